@@ -1,0 +1,2 @@
+//! Runs a workload described by rt-app JSON and reports how each job fared.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Entry point: parse, set up the log, dispatch, exit code.
+fn main() {}

@@ -1,0 +1,188 @@
+//! The only opener of /sys and /proc. Everything that looks at the machine goes through a [`SysRoot`],
+//! so a test can hand in a directory that holds another machine's files.
+//!
+//! A file that is not there is `Ok(None)`, never a zero; a file that is there and cannot be read or
+//! understood is an [`Error`] that names it.
+
+use crate::error::{Error, Result};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A file system tree with `sys/` and `proc/` in it: the host's, or a test's.
+#[derive(Clone, Debug)]
+pub struct SysRoot {
+    root: PathBuf,
+}
+
+impl SysRoot {
+    /// The running machine.
+    pub fn host() -> Self {
+        Self::at("/")
+    }
+
+    /// A tree below `root` (a dump of another machine, or a test's temporary directory).
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Absolute path of `relative` (such as `sys/devices/system/cpu/online`) in this tree.
+    pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// Whether the path exists and its metadata may be read.
+    pub fn exists(&self, relative: impl AsRef<Path>) -> bool {
+        self.path(relative).exists()
+    }
+
+    /// The file's text without surrounding white space; `None` when there is no such file or its
+    /// device has gone (an offline CPU's files answer ENODEV or ENXIO).
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the privilege to read it, [`Error::Io`] for anything else.
+    pub fn text(&self, relative: impl AsRef<Path>) -> Result<Option<String>> {
+        let path = self.path(relative);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
+            Err(source) => absent_or(path, source).map(|()| None),
+        }
+    }
+
+    /// The file's only value. An empty file counts as absent: some drivers answer a read of an
+    /// unsupported attribute with nothing.
+    ///
+    /// # Errors
+    /// As [`SysRoot::text`], and [`Error::Malformed`] when the text is not `expected`.
+    pub fn value<T: FromStr>(
+        &self,
+        relative: impl AsRef<Path>,
+        expected: &'static str,
+    ) -> Result<Option<T>> {
+        let relative = relative.as_ref();
+        match self.text(relative)? {
+            None => Ok(None),
+            Some(text) if text.is_empty() => Ok(None),
+            Some(text) => text
+                .parse()
+                .map(Some)
+                .map_err(|_| malformed(self.path(relative), &text, expected)),
+        }
+    }
+
+    /// A kernel CPU list such as `0-3,8` as ascending CPU numbers.
+    ///
+    /// # Errors
+    /// As [`SysRoot::value`].
+    pub fn cpu_list(&self, relative: impl AsRef<Path>) -> Result<Option<Vec<usize>>> {
+        let relative = relative.as_ref();
+        match self.text(relative)? {
+            None => Ok(None),
+            Some(text) => parse_cpu_list(&text)
+                .map(Some)
+                .ok_or_else(|| malformed(self.path(relative), &text, "a CPU list such as 0-3,8")),
+        }
+    }
+
+    /// Names of the entries of a directory in ascending order; empty when it does not exist.
+    ///
+    /// # Errors
+    /// As [`SysRoot::text`].
+    pub fn entries(&self, relative: impl AsRef<Path>) -> Result<Vec<String>> {
+        let path = self.path(relative);
+        let listing = match std::fs::read_dir(&path) {
+            Ok(listing) => listing,
+            Err(source) => return absent_or(path, source).map(|()| Vec::new()),
+        };
+        let mut names = Vec::new();
+        for entry in listing {
+            match entry {
+                Ok(entry) => names.push(entry.file_name().to_string_lossy().into_owned()),
+                Err(source) => return Err(Error::Io { path, source }),
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// The largest CPU number that a list may name: the kernel's own limit (CONFIG_NR_CPUS ≤ 8192).
+const MAX_CPU: usize = 8191;
+
+/// `0-3,8` → `[0, 1, 2, 3, 8]`; `None` for anything that is not an ascending kernel CPU list.
+fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
+    let mut cpus: Vec<usize> = Vec::new();
+    for range in text.split(',').filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        let ascending = cpus.last().is_none_or(|&previous| previous < first);
+        if first > last || last > MAX_CPU || !ascending {
+            return None;
+        }
+        cpus.extend(first..=last);
+    }
+    Some(cpus)
+}
+
+fn absent_or(path: PathBuf, source: std::io::Error) -> Result<()> {
+    // ENODEV 19 and ENXIO 6: the file stands, the device behind it has gone.
+    match (source.kind(), source.raw_os_error()) {
+        (ErrorKind::NotFound | ErrorKind::NotADirectory, _) | (_, Some(6 | 19)) => Ok(()),
+        (ErrorKind::PermissionDenied, _) => Err(Error::Denied {
+            path,
+            hint: "run as root (sudo)",
+        }),
+        _ => Err(Error::Io { path, source }),
+    }
+}
+
+fn malformed(path: PathBuf, text: &str, expected: &'static str) -> Error {
+    Error::Malformed {
+        path,
+        line: 1,
+        value: text.chars().take(40).collect(),
+        expected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn absent_is_none_and_garbage_is_an_error_that_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("max"), "fast\n").unwrap();
+        let sys = SysRoot::at(dir.path());
+        assert_eq!(sys.value::<u64>("min", "a number").unwrap(), None);
+        let error = sys.value::<u64>("max", "a number").unwrap_err().to_string();
+        assert!(error.ends_with("max:1: 'fast' is not a number"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_file_is_absent_not_zero() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("limit"), "").unwrap();
+        let sys = SysRoot::at(dir.path());
+        assert_eq!(sys.value::<u64>("limit", "a number").unwrap(), None);
+    }
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-3,8"), Some(vec![0, 1, 2, 3, 8]));
+        assert_eq!(parse_cpu_list(""), Some(vec![]));
+        for wrong in ["3-0", "1,1", "0-99999999999", "a", "-", "0-", "0,,x"] {
+            assert_eq!(parse_cpu_list(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_cpu_list_parser(text in "[0-9,\\-a ]{0,24}") {
+            if let Some(cpus) = parse_cpu_list(&text) {
+                prop_assert!(cpus.windows(2).all(|pair| pair[0] < pair[1]));
+            }
+        }
+    }
+}
