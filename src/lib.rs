@@ -5,4 +5,5 @@
 
 pub mod error;
 pub mod sysroot;
+pub mod topology;
 pub mod units;

@@ -36,7 +36,8 @@ impl SysRoot {
         self.path(relative).exists()
     }
 
-    /// The file's text without surrounding white space; `None` when there is no such file or its
+    /// The file's text without surrounding white space or NULs (the CPU lists of some kernels end in
+    /// one); `None` when there is no such file or its
     /// device has gone (an offline CPU's files answer ENODEV or ENXIO).
     ///
     /// # Errors
@@ -44,7 +45,11 @@ impl SysRoot {
     pub fn text(&self, relative: impl AsRef<Path>) -> Result<Option<String>> {
         let path = self.path(relative);
         match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned())),
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                let padding = |c: char| c.is_whitespace() || c == '\0';
+                Ok(Some(text.trim_matches(padding).to_owned()))
+            }
             Err(source) => absent_or(path, source).map(|()| None),
         }
     }
@@ -68,6 +73,27 @@ impl SysRoot {
                 .map(Some)
                 .map_err(|_| malformed(self.path(relative), &text, expected)),
         }
+    }
+
+    /// The file's values between white space, as cpufreq prints CPUs and frequencies; `None` when
+    /// there is no such file or nothing in it.
+    ///
+    /// # Errors
+    /// As [`SysRoot::value`].
+    pub fn values<T: FromStr>(
+        &self,
+        relative: impl AsRef<Path>,
+        expected: &'static str,
+    ) -> Result<Option<Vec<T>>> {
+        let relative = relative.as_ref();
+        let Some(text) = self.text(relative)?.filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        text.split_whitespace()
+            .map(str::parse)
+            .collect::<std::result::Result<_, _>>()
+            .map(Some)
+            .map_err(|_| malformed(self.path(relative), &text, expected))
     }
 
     /// A kernel CPU list such as `0-3,8` as ascending CPU numbers.
@@ -166,6 +192,22 @@ mod tests {
         std::fs::write(dir.path().join("limit"), "").unwrap();
         let sys = SysRoot::at(dir.path());
         assert_eq!(sys.value::<u64>("limit", "a number").unwrap(), None);
+    }
+
+    #[test]
+    fn a_list_that_ends_in_a_nul_is_read_and_values_stop_at_the_first_wrong_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("siblings"), "0-1\n\0").unwrap();
+        std::fs::write(dir.path().join("steps"), "600 900 \n").unwrap();
+        std::fs::write(dir.path().join("wrong"), "600 fast\n").unwrap();
+        let sys = SysRoot::at(dir.path());
+        assert_eq!(sys.cpu_list("siblings").unwrap(), Some(vec![0, 1]));
+        assert_eq!(
+            sys.values::<u64>("steps", "numbers").unwrap(),
+            Some(vec![600, 900])
+        );
+        assert_eq!(sys.values::<u64>("none", "numbers").unwrap(), None);
+        assert!(sys.values::<u64>("wrong", "numbers").is_err());
     }
 
     #[test]

@@ -97,6 +97,15 @@ impl TryFrom<u64> for Capacity {
     }
 }
 
+impl std::str::FromStr for Capacity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let raw: u64 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+        raw.try_into()
+    }
+}
+
 impl From<Capacity> for u64 {
     fn from(capacity: Capacity) -> Self {
         Self::from(capacity.0)
