@@ -1,5 +1,6 @@
 //! The library's one error type: what could not be read or understood, where, and what would have been right.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Why a reading, a file or a setting was refused.
@@ -31,7 +32,17 @@ pub enum Error {
         /// The value as found (shortened).
         value: String,
         /// What would have been right.
-        expected: &'static str,
+        expected: Cow<'static, str>,
+    },
+    /// A name that nothing here has.
+    #[error("no {what} is called '{value}'; there are {known}")]
+    Unknown {
+        /// What was looked for.
+        what: &'static str,
+        /// The name given.
+        value: String,
+        /// The names that would be right.
+        known: String,
     },
 }
 

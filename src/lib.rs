@@ -3,7 +3,16 @@
 //! Data flows one way: counters → `Observation` → `PowerModel` → `CostTable` → BPF maps.
 //! ARCHITECTURE.md in the repository shows the rooms and who may enter which.
 
+mod bpf_skel;
+pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod error;
+pub mod intf;
+pub mod observation;
+pub mod profile;
+pub mod sched;
+pub mod stats;
 pub mod sysroot;
 pub mod topology;
 pub mod units;

@@ -167,7 +167,7 @@ fn malformed(path: PathBuf, text: &str, expected: &'static str) -> Error {
         path,
         line: 1,
         value: text.chars().take(40).collect(),
-        expected,
+        expected: expected.into(),
     }
 }
 

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Who uses how much: utilisation per task, sums per group.
+ *
+ * A task's utilisation is brought up to date when it stops, at each tick while
+ * it runs and when it is looked at; between those it only decays, which can be
+ * done at any later time. A group's sum holds every task that last ran or was
+ * placed there, sleepers included, and decays as one number (see
+ * policy.bpf.h): a task leaves with exactly what it would have had left.
+ *
+ * Concurrency: a task's own record is written by callbacks that the kernel
+ * serialises per task (pi_lock or its run queue's lock). A group's record is
+ * written under its spin lock, by at most the 16 CPUs of the group and the
+ * wakers of its tasks; it is read without the lock, field by field, and a
+ * reader may see a sum one update old. scx_bpf_now() is the run queue's clock
+ * and may step back by a little between CPUs: a negative interval counts as 0.
+ *
+ * Limits: rounding leaves a sum high by less than one unit per task that left;
+ * it decays like everything else.
+ */
+#ifndef __JOULE_ACCOUNT_BPF_H
+#define __JOULE_ACCOUNT_BPF_H
+
+struct task_ctx {
+	u64 util; /* UTIL_SHIFT fixed point, as of util_at */
+	u64 util_at;
+	u64 exec_at;	 /* p->se.sum_exec_runtime already charged to vtime */
+	u32 est_cap;	 /* util_est */
+	u32 counted_cap; /* need counted in the group while runnable */
+	u32 group;	 /* whose sums hold this task; JOULE_NO_GROUP for none */
+	u32 runnable;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_ctx);
+} task_ctxs SEC(".maps");
+
+struct group_ctx {
+	struct bpf_spin_lock lock;
+	u32 need_bitmap; /* bit b: some runnable task counts in bucket b */
+	u64 sum;	 /* UTIL_SHIFT fixed point, as of sum_at */
+	u64 sum_at;
+	u64 est_cap; /* needs of the runnable tasks */
+	u32 need_count[NEED_BUCKETS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, JOULE_MAX_GROUPS);
+	__type(key, u32);
+	__type(value, struct group_ctx);
+} group_ctxs SEC(".maps");
+
+static u64 vtimes[JOULE_MAX_GROUPS];
+
+static __always_inline u64 elapsed_ns(u64 now, u64 since)
+{
+	return time_before(now, since) ? 0 : now - since;
+}
+
+static __always_inline struct task_ctx *task_ctx_of(struct task_struct *p)
+{
+	return bpf_task_storage_get(&task_ctxs, p, 0, 0);
+}
+
+static __always_inline struct group_ctx *group_ctx_of(u32 group)
+{
+	return bpf_map_lookup_elem(&group_ctxs, &group);
+}
+
+/* The group of a CPU; JOULE_NO_GROUP for a number that is no CPU. */
+static __always_inline u32 group_of_cpu(s32 cpu)
+{
+	const volatile u8 *group = MEMBER_VPTR(topology.cpu_group, [cpu]);
+
+	return group ? *group : JOULE_NO_GROUP;
+}
+
+/* The group's constants; NULL for a number that is no group. */
+static __always_inline const volatile struct joule_group *group_info(u32 group)
+{
+	return MEMBER_VPTR(topology.group, [group]);
+}
+
+static __always_inline u32 group_capacity(u32 group)
+{
+	const volatile struct joule_group *info = group_info(group);
+
+	return info ? info->capacity : 0;
+}
+
+/* Virtual time of the group's queue: that of the furthest task that ran. */
+static __always_inline u64 group_vtime(u32 group)
+{
+	u64 *vtime = MEMBER_VPTR(vtimes, [group]);
+
+	return vtime ? *vtime : 0;
+}
+
+static __always_inline void advance_vtime(u32 group, u64 to)
+{
+	u64 *vtime = MEMBER_VPTR(vtimes, [group]);
+
+	if (vtime && time_before(*vtime, to))
+		*vtime = to;
+}
+
+/* What the task needs: the larger of what it uses and what it used to use. */
+static __always_inline u32 task_need(const struct task_ctx *tctx)
+{
+	return max_u32(util_cap(tctx->util), tctx->est_cap);
+}
+
+/* Capacity that running delivers on this CPU now, at its present frequency. */
+static __always_inline u32 delivered_cap(s32 cpu)
+{
+	u32 capacity = group_capacity(group_of_cpu(cpu));
+
+	return capacity * scx_bpf_cpuperf_cur(cpu) / SCX_CPUPERF_ONE;
+}
+
+/* --- inside a group's lock --- */
+
+static __always_inline void sum_advance(struct group_ctx *gctx, u64 now)
+{
+	gctx->sum = decay(gctx->sum, elapsed_ns(now, gctx->sum_at));
+	if (time_before(gctx->sum_at, now))
+		gctx->sum_at = now;
+}
+
+static __always_inline void sum_replace(struct group_ctx *gctx, u64 old, u64 new)
+{
+	gctx->sum += new;
+	gctx->sum -= old < gctx->sum ? old : gctx->sum;
+}
+
+static __always_inline void need_add(struct group_ctx *gctx, u32 need_cap)
+{
+	u32 bucket = need_bucket(need_cap) & (NEED_BUCKETS - 1);
+
+	gctx->est_cap += need_cap;
+	if (gctx->need_count[bucket]++ == 0)
+		gctx->need_bitmap |= 1U << bucket;
+}
+
+static __always_inline void need_drop(struct group_ctx *gctx, u32 need_cap)
+{
+	u32 bucket = need_bucket(need_cap) & (NEED_BUCKETS - 1);
+
+	gctx->est_cap -= need_cap;
+	if (--gctx->need_count[bucket] == 0)
+		gctx->need_bitmap &= ~(1U << bucket);
+}
+
+/* --- whole operations --- */
+
+/* Brings the task's utilisation to `now`, having run at `capacity` (0: not). */
+static void util_update(struct task_ctx *tctx, u64 now, u32 capacity)
+{
+	u64 dt = elapsed_ns(now, tctx->util_at);
+	u64 left = decay(tctx->util, dt);
+	u64 util = util_after(tctx->util, dt, capacity);
+	struct group_ctx *gctx = group_ctx_of(tctx->group);
+
+	tctx->util = util;
+	if (time_before(tctx->util_at, now))
+		tctx->util_at = now;
+	if (!gctx)
+		return;
+	bpf_spin_lock(&gctx->lock);
+	sum_advance(gctx, now);
+	sum_replace(gctx, left, util);
+	bpf_spin_unlock(&gctx->lock);
+}
+
+/* Takes the task out of its group's sums. */
+static void group_leave(struct task_ctx *tctx, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(tctx->group);
+
+	if (gctx) {
+		u64 left = decay(tctx->util, elapsed_ns(now, tctx->util_at));
+
+		bpf_spin_lock(&gctx->lock);
+		sum_advance(gctx, now);
+		sum_replace(gctx, left, 0);
+		if (tctx->runnable)
+			need_drop(gctx, tctx->counted_cap);
+		bpf_spin_unlock(&gctx->lock);
+	}
+	tctx->group = JOULE_NO_GROUP;
+}
+
+/* Puts the task into a group's sums. */
+static void group_join(struct task_ctx *tctx, u32 group, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	if (!gctx)
+		return;
+	tctx->group = group;
+	tctx->counted_cap = task_need(tctx);
+	bpf_spin_lock(&gctx->lock);
+	sum_advance(gctx, now);
+	sum_replace(gctx, 0, decay(tctx->util, elapsed_ns(now, tctx->util_at)));
+	if (tctx->runnable)
+		need_add(gctx, tctx->counted_cap);
+	bpf_spin_unlock(&gctx->lock);
+}
+
+/* Moves the task's sums and its place in virtual time to another group. */
+static void group_move(struct task_struct *p, struct task_ctx *tctx, u32 group, u64 now)
+{
+	if (tctx->group == group)
+		return;
+	if (tctx->group < JOULE_MAX_GROUPS)
+		scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + group_vtime(group) -
+						      group_vtime(tctx->group));
+	group_leave(tctx, now);
+	group_join(tctx, group, now);
+}
+
+/* The task starts (1) or stops (0) being runnable: counts its need. */
+static void set_runnable(struct task_ctx *tctx, u32 runnable)
+{
+	struct group_ctx *gctx = group_ctx_of(tctx->group);
+
+	if (tctx->runnable == runnable)
+		return;
+	tctx->runnable = runnable;
+	if (!gctx)
+		return;
+	if (runnable)
+		tctx->counted_cap = task_need(tctx);
+	bpf_spin_lock(&gctx->lock);
+	if (runnable)
+		need_add(gctx, tctx->counted_cap);
+	else
+		need_drop(gctx, tctx->counted_cap);
+	bpf_spin_unlock(&gctx->lock);
+}
+
+/* A running task outgrew the need it is counted with. */
+static void recount_need(struct task_ctx *tctx)
+{
+	struct group_ctx *gctx = group_ctx_of(tctx->group);
+	u32 need_cap = task_need(tctx);
+
+	if (!gctx || !tctx->runnable || need_bucket(need_cap) == need_bucket(tctx->counted_cap))
+		return;
+	bpf_spin_lock(&gctx->lock);
+	need_drop(gctx, tctx->counted_cap);
+	need_add(gctx, need_cap);
+	bpf_spin_unlock(&gctx->lock);
+	tctx->counted_cap = need_cap;
+}
+
+/* What the task has in this group's sum at `now`: nothing when it is elsewhere. */
+static __always_inline u64 own_share(const struct task_ctx *tctx, u32 group, u64 now)
+{
+	if (tctx->group != group)
+		return 0;
+	return decay(tctx->util, elapsed_ns(now, tctx->util_at));
+}
+
+/*
+ * A group's load without `own` (UTIL_SHIFT fixed point). Global functions are
+ * verified once and not per caller, which is why they take plain numbers.
+ */
+__weak u32 group_sum_cap(u32 group, u64 own, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+	u64 sum;
+
+	if (!gctx)
+		return 0;
+	sum = decay(gctx->sum, elapsed_ns(now, gctx->sum_at));
+	return util_cap(own < sum ? sum - own : 0);
+}
+
+__weak u32 group_top_cap(u32 group)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	if (!gctx || !gctx->need_bitmap)
+		return 0;
+	return bucket_cap(highest_bit(gctx->need_bitmap));
+}
+
+#endif /* __JOULE_ACCOUNT_BPF_H */

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * scx_joule: place work where it costs the fewest joules.
+ *
+ * A waking task goes to the group of CPUs where running it adds the least
+ * power and where it fits (place.bpf.h); it waits, if it must, in that group's
+ * queue in order of virtual time (queue.bpf.h); what it uses is tracked per
+ * task and per group (account.bpf.h) with the mathematics of policy.bpf.h.
+ * This file ties those to the kernel's callbacks.
+ *
+ *   wake-up:  select_cpu -> [runnable] -> enqueue -> dispatch -> running
+ *   sleep:    stopping -> quiescent
+ *
+ * select_cpu places and, when the CPU is idle, inserts straight into its local
+ * queue; enqueue sees the rest: no idle CPU, end of slice, pinned tasks (which
+ * the kernel does not send through select_cpu).
+ *
+ * Frequency: where the kernel's governor listens (schedutil), the target of
+ * the local CPU is set when a task starts and at each tick, on the system-wide
+ * capacity scale that schedutil takes it on, and lowered when the CPU idles:
+ * in a shared clock domain a stale target would hold everyone's clock up.
+ * schedutil adds its own quarter, which is taken off first.
+ *
+ * Units and fixed point: intf.h, policy.bpf.h. Nothing here runs on a timer:
+ * an idle machine stays idle. Hotplug restarts the scheduler (the kernel's
+ * default for a scheduler without cpu_online/cpu_offline).
+ */
+#include <scx/common.bpf.h>
+#include "policy.bpf.h"
+
+char _license[] SEC("license") = "GPL";
+
+UEI_DEFINE(uei);
+
+/* Set before loading, constant afterwards. */
+const volatile struct joule_config settings;
+const volatile struct joule_topology topology;
+const volatile bool smt_enabled;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct joule_counters);
+} counters SEC(".maps");
+
+static __always_inline void count(enum joule_counter which)
+{
+	struct joule_counters *mine = bpf_map_lookup_elem(&counters, &(u32){0});
+
+	if (mine)
+		mine->value[which]++;
+}
+
+#include "account.bpf.h"
+#include "place.bpf.h"
+#include "queue.bpf.h"
+
+/*
+ * Asks schedutil for the clock that this CPU's work needs: the running task's
+ * need or its share of the group's load. `x * 4 / 5` undoes schedutil's own
+ * headroom of a quarter (map_util_perf, kernel/sched/cpufreq_schedutil.c).
+ */
+static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
+{
+	u32 group = group_of_cpu(cpu);
+	const volatile struct joule_group *info = group_info(group);
+	u32 nr_cpus, wanted;
+
+	if (!info)
+		return;
+	nr_cpus = max_u32(info->nr_cpus, 1);
+	wanted = with_headroom(max_u32(task_need(tctx), group_sum_cap(group, 0, now) / nr_cpus),
+			       settings.headroom_pct);
+	scx_bpf_cpuperf_set(cpu, min_u32(wanted * 4 / 5, SCX_CPUPERF_ONE));
+}
+
+s32 BPF_STRUCT_OPS(joule_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	struct place place;
+	u64 now = scx_bpf_now();
+	u32 group;
+
+	if (!tctx)
+		return prev_cpu;
+	place = place_task(p, tctx, prev_cpu, now);
+	group = group_of_cpu(place.cpu);
+	if (group < JOULE_MAX_GROUPS)
+		group_move(p, tctx, group, now);
+	if (place.idle) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, settings.slice_ns, 0);
+		count(JOULE_PLACED_IDLE);
+	} else {
+		count(JOULE_PLACED_BUSY);
+	}
+	return place.cpu;
+}
+
+void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	u32 group = group_of_cpu(cpu), bigger;
+
+	if (!tctx || group >= JOULE_MAX_GROUPS) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, settings.slice_ns, enq_flags);
+		return;
+	}
+	if (is_pinned(p)) {
+		if (p->flags & PF_KTHREAD) {
+			scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, settings.slice_ns, enq_flags);
+			return;
+		}
+		insert_fair(p, dsq_of_cpu(cpu), group, enq_flags);
+		if (scx_bpf_test_and_clear_cpu_idle(cpu)) {
+			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+			count(JOULE_KICKS);
+		}
+		return;
+	}
+	bigger = upgrade_for(p, tctx);
+	if (bigger < JOULE_MAX_GROUPS) {
+		group_move(p, tctx, bigger, scx_bpf_now());
+		group = bigger;
+		count(JOULE_MISFIT_UP);
+	}
+	insert_fair(p, group, group, enq_flags);
+	kick_for(p, group);
+}
+
+void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
+{
+	u32 group = group_of_cpu(cpu);
+	struct task_ctx *tctx;
+
+	if (group >= JOULE_MAX_GROUPS || take_own(cpu, group) || take_other(group))
+		return;
+	/* Nobody waits: a task that still fits here goes on with a fresh slice. */
+	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED))
+		return;
+	tctx = task_ctx_of(prev);
+	if (tctx && upgrade_for(prev, tctx) == JOULE_NO_GROUP)
+		scx_bpf_task_set_slice(prev, settings.slice_ns);
+}
+
+void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	u32 group = group_of_cpu(scx_bpf_task_cpu(p));
+	u64 now = scx_bpf_now();
+
+	if (!tctx)
+		return;
+	util_update(tctx, now, 0);
+	if (group < JOULE_MAX_GROUPS)
+		group_move(p, tctx, group, now);
+	set_runnable(tctx, 1);
+}
+
+void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	u32 group = group_of_cpu(cpu);
+	u64 now = scx_bpf_now();
+
+	if (!tctx || group >= JOULE_MAX_GROUPS)
+		return;
+	util_update(tctx, now, 0);
+	group_move(p, tctx, group, now);
+	tctx->exec_at = p->se.sum_exec_runtime;
+	advance_vtime(group, p->scx.dsq_vtime);
+	set_frequency(tctx, cpu, now);
+}
+
+/* Charges the run time since the last charge to utilisation and virtual time. */
+static void charge(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u64 now)
+{
+	u64 ran_ns = p->se.sum_exec_runtime - tctx->exec_at;
+	u32 weight = max_u32(p->scx.weight, 1);
+
+	/* Not from p->scx.slice, which preemption zeroes. */
+	tctx->exec_at = p->se.sum_exec_runtime;
+	scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + ran_ns * 100 / weight);
+	util_update(tctx, now, delivered_cap(cpu));
+	recount_need(tctx);
+}
+
+void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	u64 now = scx_bpf_now();
+
+	if (!tctx)
+		return;
+	charge(p, tctx, cpu, now);
+	set_frequency(tctx, cpu, now);
+	/* A misfit need not wait for its slice's end. */
+	if (upgrade_for(p, tctx) < JOULE_MAX_GROUPS)
+		scx_bpf_task_set_slice(p, 0);
+}
+
+void BPF_STRUCT_OPS(joule_stopping, struct task_struct *p, bool runnable)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+
+	if (tctx)
+		charge(p, tctx, scx_bpf_task_cpu(p), scx_bpf_now());
+}
+
+void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+
+	if (!tctx)
+		return;
+	set_runnable(tctx, 0);
+	if (deq_flags & SCX_DEQ_SLEEP)
+		tctx->est_cap = util_est_after(tctx->est_cap, util_cap(tctx->util));
+}
+
+void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
+{
+	if (idle)
+		scx_bpf_cpuperf_set(cpu, 0);
+}
+
+void BPF_STRUCT_OPS(joule_enable, struct task_struct *p)
+{
+	u32 group = group_of_cpu(scx_bpf_task_cpu(p));
+
+	if (group < JOULE_MAX_GROUPS)
+		scx_bpf_task_set_dsq_vtime(p, group_vtime(group));
+}
+
+void BPF_STRUCT_OPS(joule_disable, struct task_struct *p)
+{
+	struct task_ctx *tctx = task_ctx_of(p);
+
+	if (!tctx)
+		return;
+	group_leave(tctx, scx_bpf_now());
+	tctx->runnable = 0;
+}
+
+s32 BPF_STRUCT_OPS(joule_init_task, struct task_struct *p, struct scx_init_task_args *args)
+{
+	struct task_ctx *tctx =
+		bpf_task_storage_get(&task_ctxs, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (!tctx)
+		return -ENOMEM;
+	tctx->group = JOULE_NO_GROUP;
+	return 0;
+}
+
+static s32 create_group_mask(u32 group)
+{
+	struct group_mask *slot = bpf_map_lookup_elem(&group_masks, &group);
+	struct bpf_cpumask *mask;
+	u32 cpu;
+
+	if (!slot)
+		return -ENOENT;
+	mask = bpf_cpumask_create();
+	if (!mask)
+		return -ENOMEM;
+	bpf_for (cpu, 0, topology.nr_cpus) {
+		if (group_of_cpu(cpu) == group)
+			bpf_cpumask_set_cpu(cpu, mask);
+	}
+	mask = bpf_kptr_xchg(&slot->cpus, mask);
+	if (mask)
+		bpf_cpumask_release(mask);
+	return 0;
+}
+
+s32 BPF_STRUCT_OPS_SLEEPABLE(joule_init)
+{
+	s32 err;
+	u32 i;
+
+	bpf_for (i, 0, topology.nr_groups) {
+		err = create_group_mask(i);
+		if (!err)
+			err = scx_bpf_create_dsq(i, -1);
+		if (err)
+			return err;
+	}
+	bpf_for (i, 0, topology.nr_cpus) {
+		if (group_of_cpu(i) == JOULE_NO_GROUP)
+			continue;
+		err = scx_bpf_create_dsq(dsq_of_cpu(i), -1);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+void BPF_STRUCT_OPS(joule_exit, struct scx_exit_info *ei)
+{
+	UEI_RECORD(uei, ei);
+}
+
+SCX_OPS_DEFINE(joule_ops, .select_cpu = (void *)joule_select_cpu, .enqueue = (void *)joule_enqueue,
+	       .dispatch = (void *)joule_dispatch, .runnable = (void *)joule_runnable,
+	       .running = (void *)joule_running, .tick = (void *)joule_tick,
+	       .stopping = (void *)joule_stopping, .quiescent = (void *)joule_quiescent,
+	       .update_idle = (void *)joule_update_idle, .enable = (void *)joule_enable,
+	       .disable = (void *)joule_disable, .init_task = (void *)joule_init_task,
+	       .init = (void *)joule_init, .exit = (void *)joule_exit, .timeout_ms = 20000,
+	       .name = "joule");

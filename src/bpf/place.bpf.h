@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Where a waking task goes.
+ *
+ * For each group that the task may use and fits into, the power that the group
+ * would draw with the task, less what it draws without it, is the price of the
+ * place; the least price wins. The group that the task last ran in keeps it
+ * unless the saving exceeds the profile's hysteresis. If the task fits
+ * nowhere, the group with the most capacity takes it. A group without an idle
+ * CPU is considered only when no fitting group has one: joules are never saved
+ * by making work wait for a CPU while another is idle.
+ *
+ * Cost: one pass over the groups (not the CPUs), each with a binary search of
+ * its OPPs; idle CPUs come from the kernel's idle mask.
+ *
+ * Concurrency: loads are read without a lock and may be one update old; the
+ * idle CPU is claimed by the kernel's test-and-clear, so two wakers never get
+ * the same one. A claimed CPU is always either used or kicked.
+ *
+ * Limits: the wake-up energy and the depth of idle states do not count yet.
+ */
+#ifndef __JOULE_PLACE_BPF_H
+#define __JOULE_PLACE_BPF_H
+
+struct group_mask {
+	struct bpf_cpumask __kptr *cpus;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, JOULE_MAX_GROUPS);
+	__type(key, u32);
+	__type(value, struct group_mask);
+} group_masks SEC(".maps");
+
+/* The CPUs of a group as the kernel's mask; NULL before init has run. */
+static __always_inline const struct cpumask *cpus_of_group(u32 group)
+{
+	struct group_mask *mask = bpf_map_lookup_elem(&group_masks, &group);
+
+	return mask ? (const struct cpumask *)mask->cpus : NULL;
+}
+
+static __always_inline bool is_pinned(const struct task_struct *p)
+{
+	return p->nr_cpus_allowed == 1 || is_migration_disabled(p);
+}
+
+/* Whether the task may run on some CPU of the group. */
+static __always_inline bool may_use(const struct task_struct *p, u32 group)
+{
+	const struct cpumask *cpus;
+
+	if (p->nr_cpus_allowed >= topology.nr_cpus)
+		return true;
+	cpus = cpus_of_group(group);
+	return cpus && bpf_cpumask_intersects(cpus, p->cpus_ptr);
+}
+
+/*
+ * Claims an idle CPU of the group for the task, its previous one if possible;
+ * negative when there is none. On SMT a wholly idle core comes first.
+ */
+static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu)
+{
+	const struct cpumask *cpus = cpus_of_group(group);
+
+	if (!cpus)
+		return -ENOENT;
+	if (p->nr_cpus_allowed < topology.nr_cpus)
+		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
+	if (!smt_enabled && group_of_cpu(prev_cpu) == group &&
+	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+		return prev_cpu;
+	if (smt_enabled) {
+		s32 cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
+
+		if (cpu >= 0)
+			return cpu;
+	}
+	return scx_bpf_pick_idle_cpu(cpus, 0);
+}
+
+/* What work costs, by class. Slot 0 holds the prior, written before loading. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct joule_cost_table);
+} cost_tables SEC(".maps");
+
+static __always_inline const struct joule_cost_row *costs_of_group(u32 group)
+{
+	struct joule_cost_table *table = bpf_map_lookup_elem(&cost_tables, &(u32){0});
+	const volatile struct joule_group *info = group_info(group);
+
+	return table && info ? MEMBER_VPTR(table->row, [info->class]) : NULL;
+}
+
+/*
+ * Power that a task adds to the group, uW: `util_cap` is what it will use,
+ * `need_cap` what the clock must offer, `own` what it has in the sum already.
+ */
+__weak u64 price_of(u32 group, u32 util_cap, u32 need_cap, u64 own, u64 now)
+{
+	const struct joule_cost_row *row = costs_of_group(group);
+	const volatile struct joule_group *info = group_info(group);
+	struct load load;
+	u64 before, after;
+	u32 nr_cpus;
+
+	if (!row || !info)
+		return ~0ULL;
+	nr_cpus = info->nr_cpus;
+	load.sum_cap = group_sum_cap(group, own, now);
+	load.top_cap = group_top_cap(group);
+	before = group_power_uw(row, &load, nr_cpus, settings.headroom_pct);
+	load.sum_cap += util_cap;
+	load.top_cap = max_u32(load.top_cap, need_cap);
+	after = group_power_uw(row, &load, nr_cpus, settings.headroom_pct);
+	return after > before ? after - before : 0;
+}
+
+struct place {
+	s32 cpu; /* claimed when idle, else any allowed CPU of the group */
+	bool idle;
+};
+
+/*
+ * The best group in each of two respects; JOULE_NO_GROUP where none qualifies.
+ * Groups ascend by capacity, so the last one seen is the biggest.
+ */
+struct choice {
+	u32 cheapest; /* among those that the task fits */
+	u32 biggest;  /* among all that it may use */
+	u64 price;
+};
+
+static __always_inline void consider(struct choice *choice, u32 group, bool fitting, u64 price)
+{
+	choice->biggest = group;
+	if (fitting && price < choice->price) {
+		choice->price = price;
+		choice->cheapest = group;
+	}
+}
+
+static __always_inline u32 decision(const struct choice *choice)
+{
+	return choice->cheapest != JOULE_NO_GROUP ? choice->cheapest : choice->biggest;
+}
+
+static __always_inline s32 any_cpu_in(struct task_struct *p, u32 group, s32 prev_cpu)
+{
+	const struct cpumask *cpus = cpus_of_group(group);
+	s32 cpu;
+
+	if (!cpus || group_of_cpu(prev_cpu) == group)
+		return prev_cpu;
+	cpu = bpf_cpumask_any_and_distribute(cpus, p->cpus_ptr);
+	return cpu < topology.nr_cpus ? cpu : prev_cpu;
+}
+
+/* Chooses and, if it can, claims a CPU for a waking task. */
+static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu, u64 now)
+{
+	struct choice with_idle = {JOULE_NO_GROUP, JOULE_NO_GROUP, ~0ULL};
+	struct choice without_idle = {JOULE_NO_GROUP, JOULE_NO_GROUP, ~0ULL};
+	struct place place = {.cpu = prev_cpu};
+	const struct cpumask *idle_cpus, *cpus;
+	u32 need, group;
+
+	util_update(tctx, now, 0);
+	need = task_need(tctx);
+	idle_cpus = scx_bpf_get_idle_cpumask();
+	bpf_for (group, 0, topology.nr_groups) {
+		bool fitting = fits(need, group_capacity(group), settings.headroom_pct);
+		u64 price = ~0ULL;
+
+		cpus = cpus_of_group(group);
+		if (!cpus || !may_use(p, group))
+			continue;
+		if (fitting) {
+			price = price_of(group, need, need, own_share(tctx, group, now), now);
+			if (group == tctx->group)
+				price -= price * settings.hysteresis_pct / 100;
+		}
+		if (bpf_cpumask_intersects(cpus, idle_cpus))
+			consider(&with_idle, group, fitting, price);
+		else
+			consider(&without_idle, group, fitting, price);
+	}
+	scx_bpf_put_idle_cpumask(idle_cpus);
+
+	group = decision(&with_idle);
+	if (group < JOULE_MAX_GROUPS) {
+		s32 cpu = claim_idle(p, group, prev_cpu);
+
+		if (cpu >= 0) {
+			place.cpu = cpu;
+			place.idle = true;
+			return place;
+		}
+	}
+	/* No idle CPU, or another waker was faster: wait where it is cheapest. */
+	if (decision(&without_idle) < JOULE_MAX_GROUPS)
+		group = decision(&without_idle);
+	if (group < JOULE_MAX_GROUPS)
+		place.cpu = any_cpu_in(p, group, prev_cpu);
+	return place;
+}
+
+/*
+ * Wakes an idle CPU for queued work: in the queue's own group, else in any
+ * other, small before big, whose dispatch will fetch it from there.
+ */
+static void kick_for(struct task_struct *p, u32 group)
+{
+	s32 cpu = claim_idle(p, group, scx_bpf_task_cpu(p));
+	u32 other;
+
+	bpf_for (other, 0, topology.nr_groups) {
+		if (cpu >= 0)
+			break;
+		if (other != group && may_use(p, other))
+			cpu = claim_idle(p, other, -1);
+	}
+	if (cpu >= 0) {
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		count(JOULE_KICKS);
+	}
+}
+
+#endif /* __JOULE_PLACE_BPF_H */

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The scheduler's integer mathematics: decay, utilisation, need, cost. No
+ * kfunc, no helper and no map: the same text is compiled for the BPF target
+ * and natively by the tests, which hold it against a floating-point reference.
+ *
+ * Utilisation is the kernel's PELT in closed form (kernel/sched/pelt.c): a
+ * geometric average with a half-life of 32 periods of 2^20 ns, that is 2^25 ns
+ * (33.6 ms), of the capacity in use. Running at capacity c for dt moves the
+ * average from u to  u * y(dt) + c * (1 - y(dt)),  y(dt) = 2^(-dt / 2^25 ns).
+ * One half-life for everything makes sums of averages decay as one, which is
+ * what lets a group keep one number for all its tasks.
+ *
+ * Fixed point: utilisation carries 20 fractional bits, so a task is at most
+ * 2^30 and 8192 full tasks in one sum still leave room for the 20 bits of the
+ * decay factor in 64. Every operation rounds down: averages err low, by less
+ * than 1/1000 of the scale.
+ */
+#ifndef __JOULE_POLICY_BPF_H
+#define __JOULE_POLICY_BPF_H
+
+#include "intf.h"
+
+#define UTIL_SHIFT 20
+#define FACTOR_SHIFT 20
+#define HALF_LIFE_SHIFT 25
+#define CAPACITY_SCALE 1024
+#define NEED_BUCKETS 32
+#define NEED_BUCKET_SHIFT 5 /* 1024 / 32 */
+
+/* 2^(-i/32) in FACTOR_SHIFT fixed point, i = 0..32. */
+static const u32 decay_factor[33] = {
+	1048576, 1026107, 1004120, 982604, 961548, 940944, 920782, 901051, 881744, 862850, 844361,
+	826268,	 808563,  791237,  774282, 757691, 741455, 725567, 710020, 694806, 679917, 665348,
+	651091,	 637140,  623487,  610127, 597053, 584260, 571740, 559489, 547500, 535768, 524288,
+};
+
+/* value * y(dt_ns), for any value below 2^43. */
+static inline __attribute__((always_inline)) u64 decay(u64 value, u64 dt_ns)
+{
+	u64 halvings = dt_ns >> HALF_LIFE_SHIFT;
+	u64 rest = dt_ns & ((1ULL << HALF_LIFE_SHIFT) - 1);
+	u32 step = (rest >> 20) & 31;
+	u64 within = rest & ((1ULL << 20) - 1);
+	u64 upper = decay_factor[step];
+	u64 lower = decay_factor[step + 1];
+	u64 factor = upper - (((upper - lower) * within) >> 20);
+
+	if (halvings >= 43)
+		return 0;
+	return ((value >> halvings) * factor) >> FACTOR_SHIFT;
+}
+
+/* The average after dt_ns of running at `capacity` (0: asleep or waiting). */
+static inline __attribute__((always_inline)) u64 util_after(u64 util, u64 dt_ns, u32 capacity)
+{
+	u64 full = (u64)capacity << UTIL_SHIFT;
+
+	return decay(util, dt_ns) + (full - decay(full, dt_ns));
+}
+
+/* The average as a whole number on the capacity scale. */
+static inline __attribute__((always_inline)) u32 util_cap(u64 util)
+{
+	return util >> UTIL_SHIFT;
+}
+
+/*
+ * util_est: what the task was worth when it last went to sleep. Rises at once,
+ * falls by a quarter of the difference per activation (kernel/sched/fair.c,
+ * UTIL_EST_WEIGHT_SHIFT 2).
+ */
+static inline __attribute__((always_inline)) u32 util_est_after(u32 est_cap, u32 at_sleep_cap)
+{
+	if (at_sleep_cap >= est_cap)
+		return at_sleep_cap;
+	return est_cap - ((est_cap - at_sleep_cap + 3) >> 2);
+}
+
+static inline __attribute__((always_inline)) u32 max_u32(u32 a, u32 b)
+{
+	return a > b ? a : b;
+}
+
+static inline __attribute__((always_inline)) u32 min_u32(u32 a, u32 b)
+{
+	return a < b ? a : b;
+}
+
+/* Bucket of a need for the top-need bitmap: 0..31. */
+static inline __attribute__((always_inline)) u32 need_bucket(u32 need_cap)
+{
+	return min_u32(need_cap >> NEED_BUCKET_SHIFT, NEED_BUCKETS - 1);
+}
+
+/* Upper edge of a bucket: the most that a task counted in it can need. */
+static inline __attribute__((always_inline)) u32 bucket_cap(u32 bucket)
+{
+	return (bucket + 1) << NEED_BUCKET_SHIFT;
+}
+
+/* Index of the highest set bit; 0 for an empty bitmap. No branches: each would double the
+ * verifier's work. */
+static inline __attribute__((always_inline)) u32 highest_bit(u32 bits)
+{
+	u32 index = (bits > 0xffff) << 4, step;
+
+	bits >>= index;
+	step = (bits > 0xff) << 3;
+	bits >>= step;
+	index |= step;
+	step = (bits > 0xf) << 2;
+	bits >>= step;
+	index |= step;
+	step = (bits > 0x3) << 1;
+	bits >>= step;
+	return index | step | (bits >> 1);
+}
+
+/* Capacity to ask for so that `need_cap` leaves the profile's headroom. */
+static inline __attribute__((always_inline)) u32 with_headroom(u32 need_cap, u32 headroom_pct)
+{
+	return need_cap * headroom_pct / 100;
+}
+
+/* The slowest OPP that offers `wanted_cap`; the fastest when none does. */
+static inline __attribute__((always_inline)) u32 opp_for(const struct joule_cost_row *row,
+							 u32 wanted_cap)
+{
+	u32 low = 0, high = min_u32(row->nr_opps, JOULE_MAX_OPPS);
+	u32 i;
+
+	/* JOULE_MAX_OPPS is 2^5: six halvings find it. */
+	for (i = 0; i < 6 && low < high; i++) {
+		u32 middle = (low + high) >> 1;
+
+		if (row->capacity[middle & (JOULE_MAX_OPPS - 1)] < wanted_cap)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low >= row->nr_opps && low > 0)
+		low = row->nr_opps - 1;
+	return low & (JOULE_MAX_OPPS - 1);
+}
+
+/* A group's load as placement sees it. */
+struct load {
+	u32 sum_cap; /* utilisation of all its tasks */
+	u32 top_cap; /* need of its neediest runnable task */
+};
+
+/*
+ * Power of a group under a load, uW. The clock follows the neediest task or
+ * the mean over the CPUs, whichever asks more. At that OPP the CPUs are busy
+ * for sum / capacity CPU-seconds per second; the shared part is paid while any
+ * of them is, taken as min(1, sum / capacity): exact for one task and for a
+ * full group, high by less than the overlap in between.
+ */
+static inline __attribute__((always_inline)) u64 group_power_uw(const struct joule_cost_row *row,
+								const struct load *load,
+								u32 nr_cpus, u32 headroom_pct)
+{
+	u32 mean_cap = nr_cpus ? load->sum_cap / nr_cpus : load->sum_cap;
+	u32 wanted = with_headroom(max_u32(load->top_cap, mean_cap), headroom_pct);
+	u32 opp = opp_for(row, wanted);
+	u32 capacity = max_u32(row->capacity[opp], 1);
+	u64 busy = (u64)load->sum_cap * row->busy_uw[opp] / capacity;
+	u64 active_cap = min_u32(load->sum_cap, capacity);
+
+	return busy + active_cap * row->shared_uw[opp] / capacity;
+}
+
+/* Whether a need fits a CPU of this capacity with the headroom asked for. */
+static inline __attribute__((always_inline)) int fits(u32 need_cap, u32 capacity, u32 headroom_pct)
+{
+	return with_headroom(need_cap, headroom_pct) <= capacity;
+}
+
+#endif /* __JOULE_POLICY_BPF_H */

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Who runs next.
+ *
+ * One queue per group, ordered by virtual time: the run time charged so far,
+ * divided by the weight that nice gives. A task that slept comes back at most
+ * one slice behind the queue's clock, so sleep earns a head start but no debt.
+ * Tasks that may use one CPU only (pinned, or migration disabled) wait in a
+ * queue of that CPU: in the group's queue every other CPU would have to step
+ * over them. A CPU takes the earlier of the two heads, and when both are empty
+ * it takes work from another group's queue: no CPU idles while work waits that
+ * it may run.
+ *
+ * Per-CPU kernel threads go straight to their CPU: they are short, and the
+ * kernel waits for them.
+ *
+ * A task that outgrew its CPU is put back at its slice's end (SCX_OPS_ENQ_LAST
+ * brings even a lone one here) and waits in the queue of the cheapest bigger
+ * group that has an idle CPU, which is kicked. A task is left alone when no
+ * such CPU exists.
+ *
+ * Concurrency: queues are the kernel's and take their own locks. A group's
+ * virtual clock is written without one; a lost update delays it by one slice.
+ */
+#ifndef __JOULE_QUEUE_BPF_H
+#define __JOULE_QUEUE_BPF_H
+
+#define CPU_DSQ_BASE 0x10000ULL
+
+static __always_inline u64 dsq_of_cpu(s32 cpu)
+{
+	return CPU_DSQ_BASE + cpu;
+}
+
+/* Inserts by virtual time into a queue that runs on the group's clock. */
+static void insert_fair(struct task_struct *p, u64 dsq, u32 group, u64 enq_flags)
+{
+	u64 vtime = p->scx.dsq_vtime;
+	u64 earliest = group_vtime(group) - settings.slice_ns;
+
+	if (time_before(vtime, earliest))
+		vtime = earliest;
+	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, vtime, enq_flags);
+	count(JOULE_QUEUED);
+}
+
+/* A group that is bigger than the task's and has an idle CPU for it. */
+static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *tctx)
+{
+	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask();
+	u32 found = JOULE_NO_GROUP, group;
+
+	bpf_for (group, 0, topology.nr_groups) {
+		const struct cpumask *cpus = cpus_of_group(group);
+
+		if (found != JOULE_NO_GROUP || !cpus)
+			break;
+		if (group_capacity(group) > group_capacity(tctx->group) && may_use(p, group) &&
+		    bpf_cpumask_intersects(cpus, idle_cpus))
+			found = group;
+	}
+	scx_bpf_put_idle_cpumask(idle_cpus);
+	return found;
+}
+
+/* Where a task that stays runnable should go on: JOULE_NO_GROUP to stay. */
+static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx)
+{
+	if (is_pinned(p) ||
+	    fits(task_need(tctx), group_capacity(tctx->group), settings.headroom_pct))
+		return JOULE_NO_GROUP;
+	return bigger_group_with_idle(p, tctx);
+}
+
+/* Takes the earlier of the heads of this CPU's and its group's queue. */
+static bool take_own(s32 cpu, u32 group)
+{
+	u64 own = dsq_of_cpu(cpu);
+	struct task_struct *pinned, *shared;
+	bool pinned_first = true;
+
+	if (scx_bpf_dsq_nr_queued(own) <= 0)
+		return scx_bpf_dsq_move_to_local(group, 0);
+
+	bpf_rcu_read_lock();
+	pinned = __COMPAT_scx_bpf_dsq_peek(own);
+	shared = __COMPAT_scx_bpf_dsq_peek(group);
+	if (pinned && shared)
+		pinned_first = !time_before(shared->scx.dsq_vtime, pinned->scx.dsq_vtime);
+	bpf_rcu_read_unlock();
+
+	if (pinned_first)
+		return scx_bpf_dsq_move_to_local(own, 0) || scx_bpf_dsq_move_to_local(group, 0);
+	return scx_bpf_dsq_move_to_local(group, 0) || scx_bpf_dsq_move_to_local(own, 0);
+}
+
+/* Takes work from the queue of another group, the next bigger one first. */
+static bool take_other(u32 group)
+{
+	u32 i;
+
+	bpf_for (i, 1, topology.nr_groups) {
+		u32 other = (group + i) % topology.nr_groups;
+
+		if (scx_bpf_dsq_nr_queued(other) > 0 && scx_bpf_dsq_move_to_local(other, 0)) {
+			count(JOULE_STOLEN);
+			return true;
+		}
+	}
+	return false;
+}
+
+#endif /* __JOULE_QUEUE_BPF_H */

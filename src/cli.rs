@@ -1,0 +1,76 @@
+//! The command line, and nothing but the command line: no defaults that mean anything, no system.
+
+use clap::{Args, Parser};
+
+const EXIT_CODES: &str = "Exit codes: 0 stopped as asked or check passed; 1 the scheduler failed or was \
+ejected (the kernel's default scheduler is back); 2 wrong command line, profile or file; 3 this \
+machine cannot run it (see `scx_joule check`)";
+
+/// A sched_ext scheduler that places work where it costs the fewest joules.
+///
+/// Without a sub-command it takes over the CPU scheduling of this machine until it is stopped
+/// (Ctrl-C), which gives the kernel's default scheduler back.
+#[derive(Clone, Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// How to schedule.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Options of the scheduler itself.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// battery, balanced (default), performance, or the path of a profile file.
+    #[arg(short, long, value_name = "NAME|FILE")]
+    pub profile: Option<String>,
+
+    /// Time slice in microseconds, in place of the profile's.
+    #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(100..=20_000))]
+    pub slice_us: Option<u64>,
+
+    /// Print statistics every SECS seconds while scheduling.
+    #[arg(long, value_name = "SECS", value_parser = interval)]
+    pub stats: Option<f64>,
+
+    /// Print the statistics of the scheduler that is already running; start nothing.
+    #[arg(long, value_name = "SECS", value_parser = interval, conflicts_with = "stats")]
+    pub monitor: Option<f64>,
+
+    /// Explain every statistic.
+    #[arg(long)]
+    pub help_stats: bool,
+
+    /// Bytes of the debug dump kept when the kernel ejects the scheduler (0: the kernel's default).
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub exit_dump_len: u32,
+
+    /// Say more; twice: let libbpf speak too.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds| (0.1..=86_400.0).contains(seconds))
+        .ok_or_else(|| "an interval of 0.1 to 86400 seconds is wanted".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_outside_the_range_are_refused() {
+        for wrong in ["0", "-1", "NaN", "inf", "1e9", "x"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The one validated configuration: command line and profile become a [`Config`], and a [`Config`]
+//! becomes the BPF side's settings through one function. Defaults live here and nowhere else.
+
+use crate::cli::RunArgs;
+use crate::error::Result;
+use crate::intf;
+use crate::profile::Profile;
+use crate::units::Nanos;
+use std::time::Duration;
+
+/// Profile used when none is named.
+pub const DEFAULT_PROFILE: &str = "balanced";
+
+/// Everything the scheduler is told, checked and with units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Run time a task is given before others in its queue get their turn.
+    pub slice: Nanos,
+    /// Capacity asked for per capacity needed, in percent.
+    pub headroom_pct: u32,
+    /// Saving that a task must promise to leave its group, in percent.
+    pub hysteresis_pct: u32,
+    /// Bytes of the debug dump that the kernel keeps when it ejects the scheduler; 0: its default.
+    pub exit_dump_len: u32,
+    /// Print statistics this often while running.
+    pub stats: Option<Duration>,
+    /// Let libbpf speak (`-vv`).
+    pub verbose_bpf: bool,
+}
+
+impl Config {
+    /// Command line over profile.
+    ///
+    /// # Errors
+    /// Those of [`Profile::load`].
+    pub fn new(args: &RunArgs) -> Result<Self> {
+        let profile = Profile::load(args.profile.as_deref().unwrap_or(DEFAULT_PROFILE))?;
+        Ok(Self {
+            slice: args
+                .slice_us
+                .map_or(profile.slice(), |us| Nanos::new(us * 1000)),
+            headroom_pct: profile.headroom_pct,
+            hysteresis_pct: profile.hysteresis_pct,
+            exit_dump_len: args.exit_dump_len,
+            stats: args.stats.map(Duration::from_secs_f64),
+            verbose_bpf: args.verbose >= 2,
+        })
+    }
+
+    /// What the BPF side is told.
+    pub fn settings(&self) -> intf::joule_config {
+        intf::joule_config {
+            slice_ns: self.slice.get(),
+            headroom_pct: self.headroom_pct,
+            hysteresis_pct: self.hysteresis_pct,
+        }
+    }
+}
