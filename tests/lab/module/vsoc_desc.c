@@ -9,7 +9,8 @@
  *   name WORD
  *   mode schedutil                  one clock and cpufreq policy per cluster, EAS possible
  *   mode hardware-managed           one clock and policy per core or CPU, the kernel's wishes ignored
- *   em watts | none                 whether the kernel gets an Energy Model; none if hardware-managed
+ *   em watts | none                 the kernel's Energy Model: BUSY_UW of each OPP, or none at all
+ *                                   (always none if hardware-managed)
  *   floor_uw UW                     drawn always
  *   cluster NAME                    what follows, up to the next cluster, is of this one
  *   cpus N N ...                    with two threads a core, siblings are neighbours in the list

@@ -221,7 +221,7 @@ static int zone_energy(struct powercap_zone *z, u64 *uj)
 	if (meters[VSOC_POWERCAP].fail)
 		return -EIO;
 	*uj = div64_u64(meter_pj(VSOC_POWERCAP, (uintptr_t)powercap_get_zone_data(z)),
-			PJ_PER_UJ) % (RAPL_RANGE_UJ + 1);
+			PJ_PER_UJ) % RAPL_RANGE_UJ;
 	return 0;
 }
 

@@ -5,8 +5,13 @@
 //! readings; [`Truth::recompute`] multiplies residencies by the powers of the machine file without
 //! knowing what the module added up, and [`Truth::error_ppm`] says how far the two are apart.
 
+mod line;
+mod tasks;
+
 use crate::machine::{Cluster, Machine};
-use std::collections::HashMap;
+use line::{Line, malformed};
+
+pub use tasks::{Run, Task, Tasks};
 
 /// Why a truth was refused or does not belong to a machine.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -419,79 +424,6 @@ impl ClusterTruth {
 fn minus(now: u64, then: u64) -> Result<u64, TruthError> {
     now.checked_sub(then)
         .ok_or_else(|| TruthError::Unlike(format!("a counter fell from {then} to {now}")))
-}
-
-fn malformed(line: usize, message: impl Into<String>) -> TruthError {
-    TruthError::Malformed {
-        line,
-        message: message.into(),
-    }
-}
-
-/// A line: its first word, and the others.
-struct Line<'a> {
-    number: usize,
-    key: &'a str,
-    rest: Vec<&'a str>,
-}
-
-impl<'a> Line<'a> {
-    fn new(number: usize, text: &'a str) -> Self {
-        let mut words = text.split_ascii_whitespace();
-        Self {
-            number,
-            key: words.next().unwrap_or(""),
-            rest: words.collect(),
-        }
-    }
-
-    fn wrong(&self, message: &str) -> TruthError {
-        malformed(
-            self.number,
-            format!("'{} {}' {message}", self.key, self.rest.join(" ")),
-        )
-    }
-
-    fn word(&self) -> Result<&'a str, TruthError> {
-        self.rest
-            .first()
-            .copied()
-            .ok_or_else(|| self.wrong("has no value"))
-    }
-
-    /// The value of a line that has only one.
-    fn number(&self) -> Result<u64, TruthError> {
-        match self.rest.as_slice() {
-            [_] => self.first_number(),
-            _ => Err(self.wrong("does not have one value")),
-        }
-    }
-
-    fn first_number(&self) -> Result<u64, TruthError> {
-        self.word()?
-            .parse()
-            .map_err(|_| self.wrong("has a word where a number is right"))
-    }
-
-    /// `name value` pairs after the first `skip` words.
-    fn fields(&self, skip: usize) -> Result<HashMap<&'a str, u64>, TruthError> {
-        let words = self.rest.get(skip..).unwrap_or_default();
-        words
-            .chunks(2)
-            .map(|pair| match pair {
-                [name, value] => value.parse().ok().map(|value| (*name, value)),
-                _ => None,
-            })
-            .collect::<Option<_>>()
-            .ok_or_else(|| self.wrong("is not made of names and numbers"))
-    }
-
-    fn get(&self, fields: &HashMap<&str, u64>, name: &str) -> Result<u64, TruthError> {
-        fields
-            .get(name)
-            .copied()
-            .ok_or_else(|| self.wrong(&format!("has no {name}")))
-    }
 }
 
 #[cfg(test)]

@@ -257,7 +257,7 @@ fn cluster(raw: &RawCluster) -> Result<Cluster, Fault> {
             "cpus is empty; a cluster has at least one".to_owned(),
         );
     }
-    if smt.is_some() && cpus.len() % 2 != 0 {
+    if smt.is_some() && !cpus.len().is_multiple_of(2) {
         return at(
             raw.cpus.span(),
             format!("cpus: {} do not make pairs of siblings", cpus.len()),
