@@ -87,14 +87,17 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 /// Nanoseconds as ps.
 fn picoseconds(text: &str) -> Result<NonZeroU64, String> {
-    let ps = decimal(text, 3).filter(|ps| *ps <= 1_000_000_000).and_then(NonZeroU64::new);
+    let ps = decimal(text, 3)
+        .filter(|ps| *ps <= 1_000_000_000)
+        .and_then(NonZeroU64::new);
     ps.ok_or_else(|| "give ns above 0, at most 1000000, such as 12.345".to_owned())
 }
 
 /// A decimal number times 10^digits, without rounding; `None` when it is not one or has more digits.
 fn decimal(text: &str, digits: usize) -> Option<u64> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    if part.len() > digits || !(whole.bytes().chain(part.bytes())).all(|byte| byte.is_ascii_digit()) {
+    if part.len() > digits || !(whole.bytes().chain(part.bytes())).all(|byte| byte.is_ascii_digit())
+    {
         return None;
     }
     format!("{whole}{part:0<digits$}").parse().ok()
@@ -114,7 +117,17 @@ mod tests {
     fn seconds_may_have_a_fraction_and_nothing_else() {
         assert_eq!(seconds("15"), Ok(15_000_000_000));
         assert_eq!(seconds("0.5"), Ok(500_000_000));
-        for wrong in ["", "0", "-1", "1e3", "1.0000000001", "86401", "0x1", "1.2.3", "99999999999999999999"] {
+        for wrong in [
+            "",
+            "0",
+            "-1",
+            "1e3",
+            "1.0000000001",
+            "86401",
+            "0x1",
+            "1.2.3",
+            "99999999999999999999",
+        ] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }

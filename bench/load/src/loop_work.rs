@@ -42,7 +42,10 @@ pub struct LoopWork {
 impl LoopWork {
     /// With the loop's cost as calibrated.
     pub fn new(calibration: Calibration) -> Self {
-        Self { ps_per_loop: calibration.ps_per_loop, ahead_ps: 0 }
+        Self {
+            ps_per_loop: calibration.ps_per_loop,
+            ahead_ps: 0,
+        }
     }
 }
 
@@ -67,7 +70,10 @@ impl Work for LoopWork {
             cpu = now_on;
         }
         self.ahead_ps = done_ps.saturating_sub(asked_ps);
-        Ok(Done { work: WorkUnits(done_ps.min(asked_ps) / 1_000), migrations })
+        Ok(Done {
+            work: WorkUnits(done_ps.min(asked_ps) / 1_000),
+            migrations,
+        })
     }
 }
 
@@ -76,7 +82,9 @@ fn burn(loops: u64) {
     let mut value = black_box(1_u64);
     for _ in 0..loops {
         for _ in 0..CHAIN {
-            value = value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            value = value
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
         }
         value = black_box(value);
     }
@@ -94,9 +102,16 @@ pub fn calibrate(cpu: Option<usize>) -> io::Result<Calibration> {
             .ok_or_else(|| io::Error::other("this process may use no CPU"))?,
     };
     // A thread of its own, so that the pinning ends with it.
-    let timing = std::thread::Builder::new().name("calibrate".to_owned()).spawn(move || time_loop(cpu))?;
-    let ps_per_loop = timing.join().map_err(|_| io::Error::other("the calibration thread died"))??;
-    Ok(Calibration { ps_per_loop, measured_on: Some(cpu) })
+    let timing = std::thread::Builder::new()
+        .name("calibrate".to_owned())
+        .spawn(move || time_loop(cpu))?;
+    let ps_per_loop = timing
+        .join()
+        .map_err(|_| io::Error::other("the calibration thread died"))??;
+    Ok(Calibration {
+        ps_per_loop,
+        measured_on: Some(cpu),
+    })
 }
 
 fn time_loop(cpu: usize) -> io::Result<NonZeroU64> {
@@ -123,15 +138,26 @@ fn time_loop(cpu: usize) -> io::Result<NonZeroU64> {
 /// When the kernel does not tell.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect())
+    Ok((0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .collect())
 }
 
 /// The first among the CPUs with the greatest capacity, by highest frequency where no capacity is shown.
 fn biggest_cpu(sysfs: &Path, cpus: &[usize]) -> Option<usize> {
     let number = |cpu: usize, file: &str| -> Option<u64> {
-        fs::read_to_string(sysfs.join(format!("cpu{cpu}/{file}"))).ok()?.trim().parse().ok()
+        fs::read_to_string(sysfs.join(format!("cpu{cpu}/{file}")))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     };
-    let size = |cpu: usize| (number(cpu, "cpu_capacity"), number(cpu, "cpufreq/cpuinfo_max_freq"));
+    let size = |cpu: usize| {
+        (
+            number(cpu, "cpu_capacity"),
+            number(cpu, "cpufreq/cpuinfo_max_freq"),
+        )
+    };
     // max_by_key takes the last of equals: go from the highest number down.
     cpus.iter().rev().copied().max_by_key(|&cpu| size(cpu))
 }
@@ -168,10 +194,18 @@ mod tests {
     #[test]
     fn what_rounding_to_whole_loops_adds_is_taken_off_the_next_run() {
         let stop = AtomicBool::new(false);
-        let limits = Limits { end_ns: u64::MAX, stop: &stop };
-        let mut work =
-            LoopWork { ps_per_loop: NonZeroU64::new(7_000).unwrap(), ahead_ps: 0 };
-        assert_eq!(work.run(WorkUnits(10), &limits).unwrap().work, WorkUnits(10));
+        let limits = Limits {
+            end_ns: u64::MAX,
+            stop: &stop,
+        };
+        let mut work = LoopWork {
+            ps_per_loop: NonZeroU64::new(7_000).unwrap(),
+            ahead_ps: 0,
+        };
+        assert_eq!(
+            work.run(WorkUnits(10), &limits).unwrap().work,
+            WorkUnits(10)
+        );
         assert_eq!(work.ahead_ps, 4_000);
         assert_eq!(work.run(WorkUnits(3), &limits).unwrap().work, WorkUnits(3));
         assert_eq!(work.ahead_ps, 1_000);
@@ -180,8 +214,17 @@ mod tests {
     #[test]
     fn work_leaves_off_when_told_to_stop() {
         let stop = AtomicBool::new(true);
-        let limits = Limits { end_ns: u64::MAX, stop: &stop };
-        let mut work = LoopWork { ps_per_loop: NonZeroU64::new(7_000).unwrap(), ahead_ps: 0 };
-        assert_eq!(work.run(WorkUnits(u64::MAX), &limits).unwrap().work, WorkUnits(0));
+        let limits = Limits {
+            end_ns: u64::MAX,
+            stop: &stop,
+        };
+        let mut work = LoopWork {
+            ps_per_loop: NonZeroU64::new(7_000).unwrap(),
+            ahead_ps: 0,
+        };
+        assert_eq!(
+            work.run(WorkUnits(u64::MAX), &limits).unwrap().work,
+            WorkUnits(0)
+        );
     }
 }

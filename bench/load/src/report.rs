@@ -102,7 +102,8 @@ pub struct ResponseReport {
 impl Report {
     /// Of a run of the named workload.
     pub fn new(name: &str, seed: u64, source: &Source, outcome: &Outcome) -> Self {
-        let total = Record::total(outcome.tasks.iter().map(|task| &task.record)).unwrap_or_default();
+        let total =
+            Record::total(outcome.tasks.iter().map(|task| &task.record)).unwrap_or_default();
         Self {
             workload: name.to_owned(),
             seed,
@@ -120,7 +121,10 @@ impl Means {
     /// Of this kind of work.
     pub fn of(source: &Source) -> Self {
         match source {
-            Source::Virtual(_) => Self { work: "virtual", calibration: None },
+            Source::Virtual(_) => Self {
+                work: "virtual",
+                calibration: None,
+            },
             Source::Loop(calibration) => Self {
                 work: "loop",
                 calibration: Some(CalibrationReport {
@@ -134,7 +138,11 @@ impl Means {
 
 impl TaskReport {
     fn of(task: &TaskOutcome) -> Self {
-        Self { name: task.name.clone(), threads: task.threads, figures: Figures::of(&task.record) }
+        Self {
+            name: task.name.clone(),
+            threads: task.threads,
+            figures: Figures::of(&task.record),
+        }
     }
 }
 
@@ -189,7 +197,13 @@ impl Display for Means {
         match &self.calibration {
             None => write!(f, "{} work", self.work),
             Some(loops) => {
-                write!(f, "{} work, {}.{:03} ns per loop ", self.work, loops.ps_per_loop / 1_000, loops.ps_per_loop % 1_000)?;
+                write!(
+                    f,
+                    "{} work, {}.{:03} ns per loop ",
+                    self.work,
+                    loops.ps_per_loop / 1_000,
+                    loops.ps_per_loop % 1_000
+                )?;
                 match loops.measured_on_cpu {
                     Some(cpu) => write!(f, "measured on cpu {cpu}"),
                     None => write!(f, "as given"),
@@ -201,16 +215,44 @@ impl Display for Means {
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        write!(f, "{}: {} ms, seed {}, {}", self.workload, Ms(self.wall_us), self.seed, self.means)?;
+        write!(
+            f,
+            "{}: {} ms, seed {}, {}",
+            self.workload,
+            Ms(self.wall_us),
+            self.seed,
+            self.means
+        )?;
         if let Some(energy_uj) = self.energy_uj {
             write!(f, ", {energy_uj} µJ")?;
         }
-        writeln!(f, "{}", if self.interrupted { ", interrupted" } else { "" })?;
+        writeln!(
+            f,
+            "{}",
+            if self.interrupted {
+                ", interrupted"
+            } else {
+                ""
+            }
+        )?;
         writeln!(
             f,
             "{:<16} {:>7} {:>7} {:>7} {:>7} | {:>8} {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} {:>7} {:>8} {:>10}",
-            "", "jobs", "missed", "skipped", "cut", "mean ms", "p50", "p95", "p99", "max", "work ms", "cpu ms", "migr",
-            "switches", "done at ms"
+            "",
+            "jobs",
+            "missed",
+            "skipped",
+            "cut",
+            "mean ms",
+            "p50",
+            "p95",
+            "p99",
+            "max",
+            "work ms",
+            "cpu ms",
+            "migr",
+            "switches",
+            "done at ms"
         )?;
         for task in &self.tasks {
             row(f, &task.name, &task.figures)?;
@@ -220,7 +262,8 @@ impl Display for Report {
 }
 
 fn row(f: &mut Formatter, name: &str, figures: &Figures) -> fmt::Result {
-    let response = |pick: fn(&ResponseReport) -> u64| Maybe(figures.response_us.as_ref().map(|r| Ms(pick(r))));
+    let response =
+        |pick: fn(&ResponseReport) -> u64| Maybe(figures.response_us.as_ref().map(|r| Ms(pick(r))));
     writeln!(
         f,
         "{:<16} {:>7} {:>7} {:>7} {:>7} | {:>8} {:>8} {:>8} {:>8} {:>8} | {:>9} {:>9} {:>7} {:>8} {:>10}",
@@ -285,5 +328,9 @@ pub fn describe(workload: &Workload) -> String {
         None => "no duration of its own".to_owned(),
     };
     let intent = workload.intent.as_deref().unwrap_or("no intent stated");
-    format!("{} tasks, {} threads, {duration}: {intent}", workload.tasks.len(), workload.threads())
+    format!(
+        "{} tasks, {} threads, {duration}: {intent}",
+        workload.tasks.len(),
+        workload.threads()
+    )
 }

@@ -60,7 +60,10 @@ pub enum Error {
 /// # Errors
 /// When the file cannot be read or does not describe a workload.
 pub fn read(path: &Path) -> Result<Workload, Error> {
-    let text = fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     parse(path, &text)
 }
 
@@ -69,9 +72,19 @@ pub fn read(path: &Path) -> Result<Workload, Error> {
 /// # Errors
 /// When the text does not describe a workload.
 pub fn parse(path: &Path, text: &str) -> Result<Workload, Error> {
-    let malformed = |line, field, reason| Error::Malformed { path: path.to_owned(), line, field, reason };
-    let (json, intent) = blank_comments(text)
-        .map_err(|line| malformed(line, String::new(), "a comment begins here and does not end".to_owned()))?;
+    let malformed = |line, field, reason| Error::Malformed {
+        path: path.to_owned(),
+        line,
+        field,
+        reason,
+    };
+    let (json, intent) = blank_comments(text).map_err(|line| {
+        malformed(
+            line,
+            String::new(),
+            "a comment begins here and does not end".to_owned(),
+        )
+    })?;
     let mut reader = serde_json::Deserializer::from_str(&json);
     let file: File = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let field = match error.path().to_string().as_str() {
@@ -80,9 +93,16 @@ pub fn parse(path: &Path, text: &str) -> Result<Workload, Error> {
         };
         malformed(error.inner().line(), field, without_position(error.inner()))
     })?;
-    reader.end().map_err(|error| malformed(error.line(), String::new(), without_position(&error)))?;
-    lower::workload(file, intent)
-        .map_err(|fault| malformed(fault.line_in(&json), format!("{}: ", fault.field), fault.reason))
+    reader
+        .end()
+        .map_err(|error| malformed(error.line(), String::new(), without_position(&error)))?;
+    lower::workload(file, intent).map_err(|fault| {
+        malformed(
+            fault.line_in(&json),
+            format!("{}: ", fault.field),
+            fault.reason,
+        )
+    })
 }
 
 /// The message of a JSON error without its " at line 3 column 4".
@@ -105,7 +125,10 @@ fn blank_comments(text: &str) -> Result<(String, Option<String>), usize> {
         let comment = match in_string {
             false if rest.starts_with("/*") => {
                 let line = 1 + json.matches('\n').count();
-                let inner = rest.get(2..).and_then(|inner| inner.find("*/")).ok_or(line)?;
+                let inner = rest
+                    .get(2..)
+                    .and_then(|inner| inner.find("*/"))
+                    .ok_or(line)?;
                 Some(inner + 4)
             }
             false if rest.starts_with("//") => Some(rest.find('\n').unwrap_or(rest.len())),
@@ -113,7 +136,9 @@ fn blank_comments(text: &str) -> Result<(String, Option<String>), usize> {
         };
         if let Some((comment, after)) = comment.and_then(|length| rest.split_at_checked(length)) {
             if intent.is_none() && json.trim().is_empty() {
-                let words = comment.trim_start_matches(['/', '*']).trim_end_matches(['*', '/']);
+                let words = comment
+                    .trim_start_matches(['/', '*'])
+                    .trim_end_matches(['*', '/']);
                 intent = Some(words.split_whitespace().collect::<Vec<_>>().join(" "));
             }
             json.extend(comment.chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
@@ -121,9 +146,15 @@ fn blank_comments(text: &str) -> Result<(String, Option<String>), usize> {
             continue;
         }
         // The character after a backslash cannot end the string.
-        let taken = if in_string && next == '\\' { rest.chars().take(2).map(char::len_utf8).sum() } else { next.len_utf8() };
+        let taken = if in_string && next == '\\' {
+            rest.chars().take(2).map(char::len_utf8).sum()
+        } else {
+            next.len_utf8()
+        };
         in_string ^= next == '"';
-        let Some((plain, after)) = rest.split_at_checked(taken) else { break };
+        let Some((plain, after)) = rest.split_at_checked(taken) else {
+            break;
+        };
         json.push_str(plain);
         rest = after;
     }
@@ -174,14 +205,21 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
                 f.write_str("an object of named objects")
             }
 
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Self::Value, A::Error> {
                 let mut entries: Vec<(String, T)> = Vec::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if name.is_empty() || name.chars().any(char::is_control) {
-                        return Err(serde::de::Error::custom("a name must be printable and not empty"));
+                        return Err(serde::de::Error::custom(
+                            "a name must be printable and not empty",
+                        ));
                     }
                     if entries.iter().any(|(earlier, _)| *earlier == name) {
-                        return Err(serde::de::Error::custom(format!("the name '{name}' is taken, give each its own")));
+                        return Err(serde::de::Error::custom(format!(
+                            "the name '{name}' is taken, give each its own"
+                        )));
                     }
                     entries.push((name, map.next_value()?));
                 }

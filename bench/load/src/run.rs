@@ -85,7 +85,10 @@ pub struct Outcome {
 pub fn run(workload: &Workload, source: &Source, options: &Options) -> Result<Outcome> {
     let duration_ns = options.duration_ns.or(workload.duration_ns);
     if let (None, Some(task)) = (duration_ns, workload.endless()) {
-        bail!("task '{}' never ends and no duration is given: use --duration or global.duration", task.name);
+        bail!(
+            "task '{}' never ends and no duration is given: use --duration or global.duration",
+            task.name
+        );
     }
     raise_file_limit();
     let stop = AtomicBool::new(false);
@@ -96,16 +99,40 @@ pub fn run(workload: &Workload, source: &Source, options: &Options) -> Result<Ou
     let signals = forward_signals(news.clone())?;
     let room = MAX_KEPT / workers.len().max(1);
     let outcome = thread::scope(|scope| {
-        let mut crew = Crew { members: Vec::with_capacity(workers.len()), inbox, stop: &stop };
+        let mut crew = Crew {
+            members: Vec::with_capacity(workers.len()),
+            inbox,
+            stop: &stop,
+        };
         for ((index, worker), mailbox) in workers.iter().enumerate().zip(mailboxes) {
             let (orders, received) = channel();
-            let desk = Desk { index, worker, seed: options.seed, room, stop: &stop, news: news.clone() };
-            let seat = Seat { work: source.work(), mailbox, post: Arc::clone(&post), cpus: inherited };
-            match thread::Builder::new().name(worker.name.clone()).spawn_scoped(scope, move || desk.serve(seat, &received)) {
-                Ok(handle) => crew.members.push(Member { orders, pthread: None, handle }),
+            let desk = Desk {
+                index,
+                worker,
+                seed: options.seed,
+                room,
+                stop: &stop,
+                news: news.clone(),
+            };
+            let seat = Seat {
+                work: source.work(),
+                mailbox,
+                post: Arc::clone(&post),
+                cpus: inherited,
+            };
+            match thread::Builder::new()
+                .name(worker.name.clone())
+                .spawn_scoped(scope, move || desk.serve(seat, &received))
+            {
+                Ok(handle) => crew.members.push(Member {
+                    orders,
+                    pthread: None,
+                    handle,
+                }),
                 Err(error) => {
                     crew.dismiss();
-                    return Err(Error::new(error).context(format!("cannot create thread {index} '{}'", worker.name)));
+                    return Err(Error::new(error)
+                        .context(format!("cannot create thread {index} '{}'", worker.name)));
                 }
             }
         }
@@ -118,7 +145,12 @@ pub fn run(workload: &Workload, source: &Source, options: &Options) -> Result<Ou
     outcome
 }
 
-fn play_rounds(crew: &mut Crew, workers: &[Worker], duration_ns: Option<u64>, options: &Options) -> Result<Outcome> {
+fn play_rounds(
+    crew: &mut Crew,
+    workers: &[Worker],
+    duration_ns: Option<u64>,
+    options: &Options,
+) -> Result<Outcome> {
     if let Some(warmup_ns) = options.warmup_ns {
         crew.prepare()?;
         crew.round(Some(warmup_ns), None)?;
@@ -135,10 +167,19 @@ fn play_rounds(crew: &mut Crew, workers: &[Worker], duration_ns: Option<u64>, op
                 last.threads += 1;
                 last.record.merge(record);
             }
-            _ => tasks.push(TaskOutcome { name: worker.task.name.clone(), threads: 1, record: record.clone() }),
+            _ => tasks.push(TaskOutcome {
+                name: worker.task.name.clone(),
+                threads: 1,
+                record: record.clone(),
+            }),
         }
     }
-    Ok(Outcome { tasks, wall_ns: round.wall_ns, energy_uj: round.energy_uj, interrupted: crew.interrupted() })
+    Ok(Outcome {
+        tasks,
+        wall_ns: round.wall_ns,
+        energy_uj: round.energy_uj,
+        interrupted: crew.interrupted(),
+    })
 }
 
 /// What a worker is told.
@@ -173,7 +214,12 @@ fn workers(workload: &Workload) -> Result<(Vec<Worker<'_>>, Vec<Option<File>>, P
         let first = workers.len();
         let own = post
             .add_task(task.threads(), receives(task))
-            .with_context(|| format!("task '{}': cannot create its pipes (see ulimit -n)", task.name))?;
+            .with_context(|| {
+                format!(
+                    "task '{}': cannot create its pipes (see ulimit -n)",
+                    task.name
+                )
+            })?;
         mailboxes.extend(own);
         for index in 0..task.threads() {
             let part = match &task.kind {
@@ -182,7 +228,11 @@ fn workers(workload: &Workload) -> Result<(Vec<Worker<'_>>, Vec<Option<File>>, P
                     let member = index % ring.members;
                     let head = first + index - member;
                     let next = head + (member + 1) % ring.members;
-                    if member == 0 { Part::Head(ring, next) } else { Part::Member(ring, next) }
+                    if member == 0 {
+                        Part::Head(ring, next)
+                    } else {
+                        Part::Member(ring, next)
+                    }
                 }
             };
             let name = thread_name(&task.name, (task.threads() > 1).then_some(index));
@@ -194,7 +244,10 @@ fn workers(workload: &Workload) -> Result<(Vec<Worker<'_>>, Vec<Option<File>>, P
 
 fn receives(task: &Task) -> bool {
     match &task.kind {
-        Kind::Script(script) => script.phases.iter().any(|phase| phase.events.contains(&Event::Suspend)),
+        Kind::Script(script) => script
+            .phases
+            .iter()
+            .any(|phase| phase.events.contains(&Event::Suspend)),
         Kind::Ring(_) => true,
     }
 }
@@ -254,11 +307,18 @@ impl Crew<'_, '_> {
     /// Lets every thread play once, from one common instant.
     fn round(&mut self, duration_ns: Option<u64>, meter: Option<&Meter>) -> Result<Round> {
         let start_ns = clock::now_ns()?.saturating_add(LEAD_NS);
-        let end_ns = duration_ns.map_or(u64::MAX, |duration_ns| start_ns.saturating_add(duration_ns));
+        let end_ns =
+            duration_ns.map_or(u64::MAX, |duration_ns| start_ns.saturating_add(duration_ns));
         self.order(|| Order::Go { start_ns, end_ns });
         let before_uj = match meter {
             Some(meter) => {
-                clock::sleep_until(start_ns - METER_LEAD_NS, &Limits { end_ns: u64::MAX, stop: self.stop })?;
+                clock::sleep_until(
+                    start_ns - METER_LEAD_NS,
+                    &Limits {
+                        end_ns: u64::MAX,
+                        stop: self.stop,
+                    },
+                )?;
                 Some(meter.read_uj()?)
             }
             None => None,
@@ -276,8 +336,14 @@ impl Crew<'_, '_> {
         }
         let after_uj = meter.map(Meter::read_uj).transpose()?;
         let wall_ns = clock::now_ns()?.saturating_sub(start_ns);
-        let energy_uj = before_uj.zip(after_uj).and_then(|(before, after)| used_uj(before, after));
-        Ok(Round { records, wall_ns, energy_uj })
+        let energy_uj = before_uj
+            .zip(after_uj)
+            .and_then(|(before, after)| used_uj(before, after));
+        Ok(Round {
+            records,
+            wall_ns,
+            energy_uj,
+        })
     }
 
     fn order(&self, order: impl Fn() -> Order) {
@@ -326,7 +392,11 @@ impl Crew<'_, '_> {
     /// Ends every thread, at work or not.
     fn dismiss(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let handles: Vec<_> = self.members.drain(..).map(|member| (member.pthread, member.handle)).collect();
+        let handles: Vec<_> = self
+            .members
+            .drain(..)
+            .map(|member| (member.pthread, member.handle))
+            .collect();
         while handles.iter().any(|(_, handle)| !handle.is_finished()) {
             for pthread in handles.iter().filter_map(|(pthread, _)| *pthread) {
                 let _ = pthread_kill(pthread, Signal::SIGUSR1);
@@ -341,7 +411,9 @@ impl News {
         match self {
             Self::Failed(error) => error,
             Self::Gone(name) => anyhow!("thread '{name}' ended unexpectedly"),
-            Self::Ready(..) | Self::Done(..) | Self::Signal => anyhow!("a thread spoke out of turn"),
+            Self::Ready(..) | Self::Done(..) | Self::Signal => {
+                anyhow!("a thread spoke out of turn")
+            }
         }
     }
 }
@@ -359,7 +431,11 @@ struct Desk<'a> {
 impl Desk<'_> {
     /// The life of a thread: ends with the orders, or with its first error.
     fn serve(self, mut seat: Seat, orders: &Receiver<Order>) {
-        let served = self.set_up(&mut seat).and_then(|()| orders.iter().try_for_each(|order| self.obey(&order, &mut seat)));
+        let served = self.set_up(&mut seat).and_then(|()| {
+            orders
+                .iter()
+                .try_for_each(|order| self.obey(&order, &mut seat))
+        });
         let last = match served {
             Ok(()) => News::Gone(self.worker.name.clone()),
             Err(error) => News::Failed(error.context(format!("task '{}'", self.worker.task.name))),
@@ -372,11 +448,16 @@ impl Desk<'_> {
         let task = self.worker.task;
         if let Some(cpus) = &task.cpus {
             seat.cpus = cpu_set(cpus).with_context(|| format!("cpus {cpus:?}"))?;
-            pin(&seat.cpus).with_context(|| format!("cannot run on cpus {cpus:?}: none of them is usable here"))?;
+            pin(&seat.cpus).with_context(|| {
+                format!("cannot run on cpus {cpus:?}: none of them is usable here")
+            })?;
         }
         if let Some(policy) = task.policy {
-            set_policy(policy)
-                .with_context(|| format!("the kernel refuses {policy:?} (negative nice and real time need CAP_SYS_NICE)"))?;
+            set_policy(policy).with_context(|| {
+                format!(
+                    "the kernel refuses {policy:?} (negative nice and real time need CAP_SYS_NICE)"
+                )
+            })?;
         }
         Ok(())
     }
@@ -389,7 +470,9 @@ impl Desk<'_> {
                 }
                 News::Ready(self.index, pthread_self())
             }
-            Order::Go { start_ns, end_ns } => News::Done(self.index, Box::new(self.play(seat, start_ns, end_ns)?)),
+            Order::Go { start_ns, end_ns } => {
+                News::Done(self.index, Box::new(self.play(seat, start_ns, end_ns)?))
+            }
         };
         let _ = self.news.send(news);
         Ok(())
@@ -398,7 +481,13 @@ impl Desk<'_> {
     fn play(&self, seat: &mut Seat, start_ns: u64, end_ns: u64) -> io::Result<Record> {
         let before = Usage::now()?;
         let draws = Draws::new(self.seed, u64::try_from(self.index).unwrap_or(u64::MAX));
-        let mut world = RealWorld::new(seat, Limits { end_ns, stop: self.stop });
+        let mut world = RealWorld::new(
+            seat,
+            Limits {
+                end_ns,
+                stop: self.stop,
+            },
+        );
         let player = Player::new(&mut world, draws, self.room);
         let mut record = player.play(&self.worker.part, start_ns, self.worker.task.delay_ns)?;
         let after = Usage::now()?;
@@ -429,16 +518,19 @@ impl Usage {
 
 /// Sends SIGINT and SIGTERM to the inbox, and makes SIGUSR1 a mere interruption.
 fn forward_signals(news: Sender<News>) -> Result<Handle> {
-    signal_hook::flag::register(SIGUSR1, Arc::new(AtomicBool::new(false))).context("cannot handle SIGUSR1")?;
+    signal_hook::flag::register(SIGUSR1, Arc::new(AtomicBool::new(false)))
+        .context("cannot handle SIGUSR1")?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle SIGINT")?;
     let handle = signals.handle();
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
-            if news.send(News::Signal).is_err() {
-                return;
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for _ in signals.forever() {
+                if news.send(News::Signal).is_err() {
+                    return;
+                }
             }
-        }
-    })?;
+        })?;
     Ok(handle)
 }
 

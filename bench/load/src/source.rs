@@ -35,18 +35,30 @@ impl Source {
     /// # Errors
     /// When the device is asked for and cannot be used, when the loop cannot be
     /// timed, and when a calibration is given for work that has none.
-    pub fn choose(kind: Kind, given_ps: Option<NonZeroU64>, calibration_cpu: Option<usize>) -> Result<Self> {
+    pub fn choose(
+        kind: Kind,
+        given_ps: Option<NonZeroU64>,
+        calibration_cpu: Option<usize>,
+    ) -> Result<Self> {
         let device = Path::new(DEVICE);
         if kind == Kind::Virtual || (kind == Kind::Auto && device.exists()) {
             if given_ps.is_some() {
-                bail!("--calibration is the cost of a loop; virtual work has none: leave it out or use --work loop");
+                bail!(
+                    "--calibration is the cost of a loop; virtual work has none: leave it out or use --work loop"
+                );
             }
-            let soc = VirtualSoc::open(device)
-                .with_context(|| format!("{DEVICE}: cannot use the virtual machine; outside of the lab use --work loop"))?;
+            let soc = VirtualSoc::open(device).with_context(|| {
+                format!(
+                    "{DEVICE}: cannot use the virtual machine; outside of the lab use --work loop"
+                )
+            })?;
             return Ok(Self::Virtual(soc));
         }
         Ok(Self::Loop(match given_ps {
-            Some(ps_per_loop) => Calibration { ps_per_loop, measured_on: None },
+            Some(ps_per_loop) => Calibration {
+                ps_per_loop,
+                measured_on: None,
+            },
             None => calibrate(calibration_cpu).with_context(|| match calibration_cpu {
                 Some(cpu) => format!("cannot calibrate the loop on cpu {cpu}"),
                 None => "cannot calibrate the loop".to_owned(),

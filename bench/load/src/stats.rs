@@ -37,7 +37,11 @@ impl Responses {
     /// Keeps at most `room` of them.
     pub fn with_room(room: usize) -> Self {
         // Enough to keep the allocator out of the first minutes of most tasks.
-        Self { kept_ns: Vec::with_capacity(room.min(16_384)), room, ..Self::default() }
+        Self {
+            kept_ns: Vec::with_capacity(room.min(16_384)),
+            room,
+            ..Self::default()
+        }
     }
 
     /// Adds one.
@@ -129,7 +133,10 @@ impl Record {
         self.migrations += other.migrations;
         self.voluntary_switches += other.voluntary_switches;
         self.involuntary_switches += other.involuntary_switches;
-        self.completion_ns = self.completion_ns.zip(other.completion_ns).map(|(a, b)| a.max(b));
+        self.completion_ns = self
+            .completion_ns
+            .zip(other.completion_ns)
+            .map(|(a, b)| a.max(b));
     }
 
     /// All of these together; `None` of nothing.
@@ -158,14 +165,30 @@ mod tests {
     fn quantiles_are_the_nearest_rank() {
         let values: Vec<u64> = (1..=100).rev().collect();
         let summary = responses(&values, 1000).summary().unwrap();
-        assert_eq!((summary.p50_ns, summary.p95_ns, summary.p99_ns, summary.max_ns), (50, 95, 99, 100));
+        assert_eq!(
+            (
+                summary.p50_ns,
+                summary.p95_ns,
+                summary.p99_ns,
+                summary.max_ns
+            ),
+            (50, 95, 99, 100)
+        );
         assert_eq!(summary.mean_ns, 50);
     }
 
     #[test]
     fn one_response_is_every_quantile() {
         let summary = responses(&[7], 10).summary().unwrap();
-        assert_eq!((summary.p50_ns, summary.p99_ns, summary.max_ns, summary.mean_ns), (7, 7, 7, 7));
+        assert_eq!(
+            (
+                summary.p50_ns,
+                summary.p99_ns,
+                summary.max_ns,
+                summary.mean_ns
+            ),
+            (7, 7, 7, 7)
+        );
     }
 
     #[test]
@@ -178,14 +201,30 @@ mod tests {
         let responses = responses(&[1, 2, 3, 94], 2);
         let summary = responses.summary().unwrap();
         assert_eq!((responses.count(), responses.kept()), (4, 2));
-        assert_eq!((summary.mean_ns, summary.max_ns, summary.p99_ns), (25, 94, 2));
+        assert_eq!(
+            (summary.mean_ns, summary.max_ns, summary.p99_ns),
+            (25, 94, 2)
+        );
     }
 
     #[test]
     fn a_task_is_complete_with_its_last_thread_and_not_without_all_of_them() {
-        let done = |at| Record { completion_ns: at, ..Record::default() };
-        assert_eq!(Record::total([&done(Some(3)), &done(Some(5))]).unwrap().completion_ns, Some(5));
-        assert_eq!(Record::total([&done(Some(3)), &done(None)]).unwrap().completion_ns, None);
+        let done = |at| Record {
+            completion_ns: at,
+            ..Record::default()
+        };
+        assert_eq!(
+            Record::total([&done(Some(3)), &done(Some(5))])
+                .unwrap()
+                .completion_ns,
+            Some(5)
+        );
+        assert_eq!(
+            Record::total([&done(Some(3)), &done(None)])
+                .unwrap()
+                .completion_ns,
+            None
+        );
     }
 
     proptest! {

@@ -80,7 +80,11 @@ struct Moment {
 impl<M: Machine> VirtualWork<M> {
     /// Works on the given machine.
     pub fn new(machine: M) -> Self {
-        Self { machine, ahead_parts: 0, overrun_ns: FIRST_OVERRUN_NS }
+        Self {
+            machine,
+            ahead_parts: 0,
+            overrun_ns: FIRST_OVERRUN_NS,
+        }
     }
 
     fn look(&self) -> io::Result<Moment> {
@@ -141,6 +145,371 @@ impl<M: Machine> Work for VirtualWork<M> {
         }
         self.ahead_parts = done_parts.saturating_sub(asked_parts);
         let done_parts = done_parts.min(asked_parts);
-        Ok(Done { work: WorkUnits(done_parts / PARTS_PER_UNIT), migrations })
+        Ok(Done {
+            work: WorkUnits(done_parts / PARTS_PER_UNIT),
+            migrations,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+
+    const MS: u64 = 1_000_000;
+    /// What a look at a clock costs on the simulated machine.
+    const LOOK_NS: u64 = 300;
+    /// By how much its halts overrun.
+    const OVERRUN_NS: u64 = 7_000;
+
+    /// From this time on, this CPU has this speed.
+    #[derive(Debug, Clone, Copy)]
+    struct Change {
+        at_ns: u64,
+        cpu: usize,
+        speed: u64,
+    }
+
+    /// At this time the thread loses its CPU, and goes on this much later on another.
+    #[derive(Debug, Clone, Copy)]
+    struct Preemption {
+        at_ns: u64,
+        away_ns: u64,
+        cpu: usize,
+    }
+
+    /// A machine that knows exactly how much was done.
+    #[derive(Debug, Default)]
+    struct State {
+        now_ns: u64,
+        cpu_time_ns: u64,
+        cpu: usize,
+        truth_parts: u64,
+        halts_ns: Vec<u64>,
+        changes: Vec<Change>,
+        preemptions: Vec<Preemption>,
+    }
+
+    impl State {
+        fn speed(&self, cpu: usize) -> u64 {
+            let past = self
+                .changes
+                .iter()
+                .filter(|change| change.cpu == cpu && change.at_ns <= self.now_ns);
+            past.last().map_or(FULL_SPEED, |change| change.speed)
+        }
+
+        /// Computes for this long, through every change and preemption on the way; tells whether it was preempted.
+        fn compute(&mut self, ns: u64) -> bool {
+            let end_ns = self.now_ns + ns;
+            while self.now_ns < end_ns {
+                let preemption = self.preemptions.first().copied();
+                let change = self
+                    .changes
+                    .iter()
+                    .map(|change| change.at_ns)
+                    .find(|at| *at > self.now_ns);
+                let step_end = [change, preemption.map(|p| p.at_ns.max(self.now_ns))]
+                    .into_iter()
+                    .flatten()
+                    .fold(end_ns, u64::min);
+                let step_ns = step_end - self.now_ns;
+                self.truth_parts += 2 * self.speed(self.cpu) * step_ns;
+                self.cpu_time_ns += step_ns;
+                self.now_ns = step_end;
+                if let Some(preemption) = preemption.filter(|p| p.at_ns <= self.now_ns) {
+                    self.preemptions.remove(0);
+                    self.now_ns += preemption.away_ns;
+                    self.cpu = preemption.cpu;
+                    return true;
+                }
+            }
+            false
+        }
+    }
+
+    #[derive(Debug, Default)]
+    struct Simulated(Mutex<State>);
+
+    impl Machine for &Simulated {
+        fn now_ns(&self) -> io::Result<u64> {
+            let mut state = self.0.lock().unwrap();
+            state.compute(LOOK_NS);
+            Ok(state.now_ns)
+        }
+        fn cpu_time_ns(&self) -> io::Result<u64> {
+            let mut state = self.0.lock().unwrap();
+            state.compute(LOOK_NS);
+            Ok(state.cpu_time_ns)
+        }
+        fn cpu(&self) -> io::Result<usize> {
+            Ok(self.0.lock().unwrap().cpu)
+        }
+        fn speed(&self, cpu: usize) -> io::Result<u64> {
+            Ok(self.0.lock().unwrap().speed(cpu))
+        }
+        fn halt(&self, ns: u64) -> io::Result<()> {
+            let mut state = self.0.lock().unwrap();
+            state.halts_ns.push(ns);
+            // An interrupt that preempts ends the halt and its overrun.
+            if !state.compute(ns) {
+                state.compute(OVERRUN_NS);
+            }
+            Ok(())
+        }
+    }
+
+    fn machine(changes: &[Change], preemptions: &[Preemption]) -> Simulated {
+        Simulated(Mutex::new(State {
+            changes: changes.to_vec(),
+            preemptions: preemptions.to_vec(),
+            ..State::default()
+        }))
+    }
+
+    fn run(machine: &Simulated, work: u64, end_ns: u64) -> (Done, u64) {
+        let stop = AtomicBool::new(false);
+        let mut worker = VirtualWork::new(machine);
+        let done = worker
+            .run(
+                WorkUnits(work),
+                &Limits {
+                    end_ns,
+                    stop: &stop,
+                },
+            )
+            .unwrap();
+        (done, worker.ahead_parts)
+    }
+
+    #[test]
+    fn a_slow_cpu_takes_the_inverse_of_its_speed() {
+        let machine = machine(
+            &[Change {
+                at_ns: 0,
+                cpu: 0,
+                speed: 462,
+            }],
+            &[],
+        );
+        let (done, _) = run(&machine, 500 * MS, u64::MAX);
+        assert_eq!(
+            done,
+            Done {
+                work: WorkUnits(500 * MS),
+                migrations: 0
+            }
+        );
+        let took_ns = machine.0.lock().unwrap().cpu_time_ns;
+        assert!(took_ns.abs_diff(500 * MS * 1024 / 462) < 3_000, "{took_ns}");
+    }
+
+    #[test]
+    fn what_is_overrun_is_taken_off_the_next_run() {
+        let machine = machine(&[], &[]);
+        let stop = AtomicBool::new(false);
+        let limits = Limits {
+            end_ns: u64::MAX,
+            stop: &stop,
+        };
+        let mut worker = VirtualWork::new(&machine);
+        for _ in 0..1_000 {
+            worker.run(WorkUnits(37_123), &limits).unwrap();
+        }
+        let between_runs = 1_000 * 2 * LOOK_NS;
+        let done = machine.0.lock().unwrap().truth_parts / PARTS_PER_UNIT;
+        assert!(
+            done.abs_diff(1_000 * 37_123) < between_runs + 3_000,
+            "{done}"
+        );
+    }
+
+    #[test]
+    fn a_run_ends_within_a_few_looks_of_its_work_once_the_overrun_is_known() {
+        let machine = machine(&[], &[]);
+        let stop = AtomicBool::new(false);
+        let limits = Limits {
+            end_ns: u64::MAX,
+            stop: &stop,
+        };
+        let mut worker = VirtualWork::new(&machine);
+        worker.run(WorkUnits(20 * MS), &limits).unwrap();
+        for work in [1_000, 10_000, 100_000, 249_000, 251_000, 3 * MS] {
+            worker.run(WorkUnits(work), &limits).unwrap();
+            assert!(
+                worker.ahead_parts <= 4 * LOOK_NS * PARTS_PER_UNIT,
+                "{work}: {}",
+                worker.ahead_parts
+            );
+        }
+    }
+
+    #[test]
+    fn no_halt_is_longer_than_a_slice_and_long_work_halts_whole_slices() {
+        let machine = machine(
+            &[Change {
+                at_ns: 0,
+                cpu: 0,
+                speed: 200,
+            }],
+            &[],
+        );
+        run(&machine, 20 * MS, u64::MAX);
+        let state = machine.0.lock().unwrap();
+        assert_eq!(state.halts_ns.iter().max(), Some(&SLICE_NS));
+        let whole = state.halts_ns.iter().filter(|&&ns| ns == SLICE_NS).count();
+        assert!(whole > 380, "{whole}");
+    }
+
+    #[test]
+    fn a_change_of_speed_within_a_slice_is_wrong_by_less_than_half_the_change_of_one_slice() {
+        for at_us in (0..300).step_by(17) {
+            let changes = [
+                Change {
+                    at_ns: 0,
+                    cpu: 0,
+                    speed: 300,
+                },
+                Change {
+                    at_ns: 5 * MS + at_us * 1_000,
+                    cpu: 0,
+                    speed: 1000,
+                },
+            ];
+            let machine = machine(&changes, &[]);
+            let (_, ahead_parts) = run(&machine, 10 * MS, u64::MAX);
+            let truth = machine.0.lock().unwrap().truth_parts;
+            let counted = 10 * MS * PARTS_PER_UNIT + ahead_parts;
+            let half_a_slice = (SLICE_NS + OVERRUN_NS + 4 * LOOK_NS) * (1000 - 300);
+            assert!(
+                truth.abs_diff(counted) <= half_a_slice + 4 * LOOK_NS * 2000,
+                "{at_us}: {truth} {counted}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_slice_cut_by_a_migration_is_charged_at_the_old_cpus_speed() {
+        let changes = [
+            Change {
+                at_ns: 0,
+                cpu: 0,
+                speed: 200,
+            },
+            Change {
+                at_ns: 0,
+                cpu: 1,
+                speed: 1024,
+            },
+        ];
+        let machine = machine(
+            &changes,
+            &[Preemption {
+                at_ns: 2 * MS + 100_000,
+                away_ns: 3 * MS,
+                cpu: 1,
+            }],
+        );
+        let (done, ahead_parts) = run(&machine, 10 * MS, u64::MAX);
+        assert_eq!(done.migrations, 1);
+        let truth = machine.0.lock().unwrap().truth_parts;
+        let counted = 10 * MS * PARTS_PER_UNIT + ahead_parts;
+        assert!(
+            truth.abs_diff(counted) <= 4 * LOOK_NS * 2 * 1024,
+            "{truth} {counted}"
+        );
+    }
+
+    #[test]
+    fn a_speed_that_changed_while_the_thread_waited_does_not_touch_the_slice_before() {
+        let changes = [
+            Change {
+                at_ns: 0,
+                cpu: 0,
+                speed: 1024,
+            },
+            Change {
+                at_ns: 3 * MS,
+                cpu: 0,
+                speed: 100,
+            },
+        ];
+        let machine = machine(
+            &changes,
+            &[Preemption {
+                at_ns: 2 * MS + 200_000,
+                away_ns: 2 * MS,
+                cpu: 0,
+            }],
+        );
+        let (_, ahead_parts) = run(&machine, 5 * MS, u64::MAX);
+        let truth = machine.0.lock().unwrap().truth_parts;
+        let counted = 5 * MS * PARTS_PER_UNIT + ahead_parts;
+        assert!(
+            truth.abs_diff(counted) <= 4 * LOOK_NS * 2 * 1024,
+            "{truth} {counted}"
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_run_cuts_work_within_a_few_looks() {
+        let machine = machine(&[], &[]);
+        let (done, _) = run(&machine, 100 * MS, 10 * MS + 123_456);
+        let now_ns = machine.0.lock().unwrap().now_ns;
+        assert!(now_ns - (10 * MS + 123_456) < 2_000, "{now_ns}");
+        assert!(done.work.0.abs_diff(10 * MS + 123_456) < 3_000, "{done:?}");
+    }
+
+    #[test]
+    fn a_cpu_that_stands_still_does_nothing_until_the_end() {
+        let machine = machine(
+            &[Change {
+                at_ns: 0,
+                cpu: 0,
+                speed: 0,
+            }],
+            &[],
+        );
+        let (done, _) = run(&machine, MS, 5 * MS);
+        assert_eq!(done.work, WorkUnits(0));
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        (0..40 * MS, 0..3_usize, 50..=FULL_SPEED).prop_map(|(at_ns, cpu, speed)| Change {
+            at_ns,
+            cpu,
+            speed,
+        })
+    }
+
+    fn preemption() -> impl Strategy<Value = Preemption> {
+        (0..40 * MS, 30_000..MS, 0..3_usize).prop_map(|(at_ns, away_ns, cpu)| Preemption {
+            at_ns,
+            away_ns,
+            cpu,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_each_event_costs_at_most_one_slice_of_exactness(
+            mut changes in prop::collection::vec(change(), 0..8),
+            mut preemptions in prop::collection::vec(preemption(), 0..8),
+            work in 1_u64..30 * MS,
+        ) {
+            changes.sort_by_key(|change| change.at_ns);
+            preemptions.sort_by_key(|preemption| preemption.at_ns);
+            let events = u64::try_from(changes.len() + preemptions.len()).unwrap();
+            let machine = machine(&changes, &preemptions);
+            let (done, ahead_parts) = run(&machine, work, u64::MAX);
+            prop_assert_eq!(done.work, WorkUnits(work));
+            let truth = machine.0.lock().unwrap().truth_parts;
+            let counted = work * PARTS_PER_UNIT + ahead_parts;
+            let slice = (SLICE_NS + MAX_OVERRUN_NS) * 2 * FULL_SPEED;
+            prop_assert!(truth.abs_diff(counted) <= events * slice + 3 * LOOK_NS * 2 * FULL_SPEED);
+        }
     }
 }

@@ -62,26 +62,37 @@ impl VirtualSoc {
     /// When it is not there, may not be used, or is not the device this program knows.
     pub fn open(path: &Path) -> io::Result<Self> {
         let device = OpenOptions::new().read(true).write(true).open(path)?;
-        let page = MmapOptions::new().len(size_of::<Page>()).map_raw_read_only(&device)?;
+        let page = MmapOptions::new()
+            .len(size_of::<Page>())
+            .map_raw_read_only(&device)?;
         let shared = Arc::new(Shared { device, page });
         let soc = Self { shared, cpus: 0 };
-        let known = (soc.word(offset_of!(Page, magic)), soc.word(offset_of!(Page, version)));
+        let known = (
+            soc.word(offset_of!(Page, magic)),
+            soc.word(offset_of!(Page, version)),
+        );
         if known != (Some(MAGIC), Some(VERSION)) {
             return Err(io::Error::other(format!(
                 "its page does not begin with magic {MAGIC:#x}, version {VERSION}: build module and runner from one tree"
             )));
         }
-        let cpus = soc.word(offset_of!(Page, nr_cpus)).and_then(|n| usize::try_from(n).ok());
+        let cpus = soc
+            .word(offset_of!(Page, nr_cpus))
+            .and_then(|n| usize::try_from(n).ok());
         match cpus {
             Some(cpus @ 1..=MAX_CPUS) => Ok(Self { cpus, ..soc }),
-            _ => Err(io::Error::other(format!("its page does not describe 1 to {MAX_CPUS} CPUs"))),
+            _ => Err(io::Error::other(format!(
+                "its page does not describe 1 to {MAX_CPUS} CPUs"
+            ))),
         }
     }
 
     /// The aligned word at this offset of the page.
     fn word(&self, offset: usize) -> Option<u32> {
         let page = &self.shared.page;
-        if !offset.is_multiple_of(size_of::<u32>()) || offset.checked_add(size_of::<u32>())? > page.len() {
+        if !offset.is_multiple_of(size_of::<u32>())
+            || offset.checked_add(size_of::<u32>())? > page.len()
+        {
             return None;
         }
         // SAFETY: The word lies inside the mapping (checked above), which lives as long as
@@ -111,8 +122,12 @@ impl Machine for VirtualSoc {
         } else {
             None
         };
-        word.map(u64::from)
-            .ok_or_else(|| io::Error::other(format!("{DEVICE}: cpu {cpu} is not one of the {} described", self.cpus)))
+        word.map(u64::from).ok_or_else(|| {
+            io::Error::other(format!(
+                "{DEVICE}: cpu {cpu} is not one of the {} described",
+                self.cpus
+            ))
+        })
     }
 
     fn halt(&self, ns: u64) -> io::Result<()> {
@@ -137,7 +152,9 @@ pub fn set_policy(policy: Policy) -> io::Result<()> {
         Policy::Fifo(priority) => (libc::SCHED_FIFO, priority, None),
         Policy::RoundRobin(priority) => (libc::SCHED_RR, priority, None),
     };
-    let param = libc::sched_param { sched_priority: priority };
+    let param = libc::sched_param {
+        sched_priority: priority,
+    };
     // SAFETY: `param` is a valid sched_param for the length of the call; 0 is the calling thread.
     if unsafe { libc::sched_setscheduler(0, class, &raw const param) } != 0 {
         return Err(io::Error::last_os_error());

@@ -22,7 +22,9 @@ pub struct Workload {
 impl Workload {
     /// The first task that never ends by itself, if any.
     pub fn endless(&self) -> Option<&Task> {
-        self.tasks.iter().find(|task| task.instances > 0 && task.is_endless())
+        self.tasks
+            .iter()
+            .find(|task| task.instances > 0 && task.is_endless())
     }
 
     /// How many threads will be created.
@@ -61,7 +63,8 @@ impl Task {
     fn is_endless(&self) -> bool {
         match &self.kind {
             Kind::Script(script) => {
-                script.loops == Loops::Forever || script.phases.iter().any(|p| p.loops == Loops::Forever)
+                script.loops == Loops::Forever
+                    || script.phases.iter().any(|p| p.loops == Loops::Forever)
             }
             Kind::Ring(ring) => ring.loops == Loops::Forever,
         }
@@ -100,10 +103,13 @@ pub struct Script {
 impl Script {
     /// The period of the first timer that is reached: what start offsets are drawn from, in ns.
     pub fn first_period_ns(&self) -> Option<u64> {
-        self.phases.iter().flat_map(|phase| &phase.events).find_map(|event| match event {
-            Event::Timer { period_ns, .. } => Some(*period_ns),
-            _ => None,
-        })
+        self.phases
+            .iter()
+            .flat_map(|phase| &phase.events)
+            .find_map(|event| match event {
+                Event::Timer { period_ns, .. } => Some(*period_ns),
+                _ => None,
+            })
     }
 }
 

@@ -10,8 +10,8 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, pipe2};
-use std::io::{self, ErrorKind, Read, Write};
 use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -84,7 +84,12 @@ pub struct RealWorld<'a> {
 impl<'a> RealWorld<'a> {
     /// Until the limits.
     pub fn new(seat: &'a mut Seat, limits: Limits<'a>) -> Self {
-        Self { seat, limits, last_cpu: None, narrowed: false }
+        Self {
+            seat,
+            limits,
+            last_cpu: None,
+            narrowed: false,
+        }
     }
 }
 
@@ -98,7 +103,10 @@ impl World for RealWorld<'_> {
     }
 
     fn work(&mut self, work: WorkUnits, until_ns: u64) -> io::Result<Done> {
-        let limits = Limits { end_ns: self.limits.end_ns.min(until_ns), ..self.limits };
+        let limits = Limits {
+            end_ns: self.limits.end_ns.min(until_ns),
+            ..self.limits
+        };
         let begun_on = nix::sched::sched_getcpu()?;
         let mut done = self.seat.work.run(work, &limits)?;
         done.migrations += u64::from(self.last_cpu.is_some_and(|last| last != begun_on));
@@ -119,9 +127,16 @@ impl World for RealWorld<'_> {
             if self.limits.over(now_ns) {
                 return Ok(None);
             }
-            let timeout = (self.limits.end_ns != u64::MAX).then(|| clock::timespec(self.limits.end_ns - now_ns));
-            let Some(mailbox) = &self.seat.mailbox else { continue };
-            match ppoll(&mut [PollFd::new(mailbox.as_fd(), PollFlags::POLLIN)], timeout, None) {
+            let timeout = (self.limits.end_ns != u64::MAX)
+                .then(|| clock::timespec(self.limits.end_ns - now_ns));
+            let Some(mailbox) = &self.seat.mailbox else {
+                continue;
+            };
+            match ppoll(
+                &mut [PollFd::new(mailbox.as_fd(), PollFlags::POLLIN)],
+                timeout,
+                None,
+            ) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -168,7 +183,9 @@ impl Drop for RealWorld<'_> {
 
 /// The message at hand, if any.
 fn try_receive(mailbox: &mut Option<File>) -> io::Result<Option<u64>> {
-    let mailbox = mailbox.as_mut().ok_or_else(|| io::Error::other("this thread has no mailbox"))?;
+    let mailbox = mailbox
+        .as_mut()
+        .ok_or_else(|| io::Error::other("this thread has no mailbox"))?;
     let mut message = [0; 8];
     loop {
         return match mailbox.read(&mut message) {

@@ -30,8 +30,25 @@ pub struct Body {
 
 /// The keys of settings, for messages.
 const SETTINGS: &[&str] = &[
-    "instance", "delay", "policy", "priority", "nice", "phases", "ring", "loop", "cpus", "jitter_pct", "deadline",
-    "run", "load_pct", "runtime", "sleep", "timer", "yield", "suspend", "resume",
+    "instance",
+    "delay",
+    "policy",
+    "priority",
+    "nice",
+    "phases",
+    "ring",
+    "loop",
+    "cpus",
+    "jitter_pct",
+    "deadline",
+    "run",
+    "load_pct",
+    "runtime",
+    "sleep",
+    "timer",
+    "yield",
+    "suspend",
+    "resume",
 ];
 
 /// An event as it is written.
@@ -97,10 +114,13 @@ pub enum PolicyName {
 /// What an event's key stands for once its suffix is gone.
 fn event_of(key: &str) -> Option<&'static str> {
     // Longer names first: "runtime" is no "run" with a suffix.
-    const EVENTS: [&str; 8] = ["runtime", "run", "load_pct", "sleep", "timer", "yield", "suspend", "resume"];
+    const EVENTS: [&str; 8] = [
+        "runtime", "run", "load_pct", "sleep", "timer", "yield", "suspend", "resume",
+    ];
     EVENTS.into_iter().find(|event| {
         // A suffix begins with a digit or a sign, so that misspelt words stay errors.
-        key.strip_prefix(event).is_some_and(|suffix| !suffix.starts_with(|c: char| c.is_alphabetic()))
+        key.strip_prefix(event)
+            .is_some_and(|suffix| !suffix.starts_with(|c: char| c.is_alphabetic()))
     })
 }
 

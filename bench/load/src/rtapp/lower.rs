@@ -5,7 +5,9 @@ use super::number::{CalibrationField, Int};
 use super::{File, Global};
 use crate::clock::SECOND_NS;
 use crate::work::WorkUnits;
-use crate::workload::{Event, FairPolicy, Kind, Loops, Phase, Policy, Ring, Script, Task, TimerMode, Workload};
+use crate::workload::{
+    Event, FairPolicy, Kind, Loops, Phase, Policy, Ring, Script, Task, TimerMode, Workload,
+};
 
 /// Threads of one workload.
 const MAX_THREADS: usize = 4096;
@@ -23,7 +25,11 @@ pub struct Fault {
 
 impl Fault {
     fn new(way: &[&str], reason: impl Into<String>) -> Self {
-        Self { field: way.join("."), reason: reason.into(), way: way.iter().map(|&word| word.to_owned()).collect() }
+        Self {
+            field: way.join("."),
+            reason: reason.into(),
+            way: way.iter().map(|&word| word.to_owned()).collect(),
+        }
     }
 
     /// The line on which the last of its keys begins: each is looked for after the one before.
@@ -31,10 +37,14 @@ impl Fault {
         let mut at = 0;
         for word in &self.way {
             let quoted = format!("\"{word}\"");
-            let Some(found) = json.get(at..).and_then(|rest| rest.find(&quoted)) else { break };
+            let Some(found) = json.get(at..).and_then(|rest| rest.find(&quoted)) else {
+                break;
+            };
             at += found;
         }
-        1 + json.get(..at).map_or(0, |before| before.matches('\n').count())
+        1 + json
+            .get(..at)
+            .map_or(0, |before| before.matches('\n').count())
     }
 }
 
@@ -59,7 +69,11 @@ pub fn workload(file: File, intent: Option<String>) -> Result<Workload, Fault> {
     let workload = Workload {
         intent,
         ignored,
-        duration_ns: file.global.duration.filter(|secs| secs.0 > 0).map(|secs| secs.size() * SECOND_NS),
+        duration_ns: file
+            .global
+            .duration
+            .filter(|secs| secs.0 > 0)
+            .map(|secs| secs.size() * SECOND_NS),
         calibration_cpu: match file.global.calibration {
             Some(CalibrationField::Cpu(cpu)) => Some(cpu),
             Some(CalibrationField::ForRtApp) | None => None,
@@ -67,9 +81,15 @@ pub fn workload(file: File, intent: Option<String>) -> Result<Workload, Fault> {
         tasks,
     };
     match workload.threads() {
-        0 => Err(Fault::new(&["tasks"], "every task has 0 instances, give one of them 1 or more")),
+        0 => Err(Fault::new(
+            &["tasks"],
+            "every task has 0 instances, give one of them 1 or more",
+        )),
         1..=MAX_THREADS => Ok(workload),
-        many => Err(Fault::new(&["tasks"], format!("{many} threads are too many, at most {MAX_THREADS}"))),
+        many => Err(Fault::new(
+            &["tasks"],
+            format!("{many} threads are too many, at most {MAX_THREADS}"),
+        )),
     }
 }
 
@@ -100,14 +120,22 @@ fn ignored(global: &Global) -> Vec<&'static str> {
 fn check_resumes(tasks: &[Task]) -> Result<(), Fault> {
     let events = |task: &Task| -> Vec<Event> {
         match &task.kind {
-            Kind::Script(script) => script.phases.iter().flat_map(|phase| phase.events.clone()).collect(),
+            Kind::Script(script) => script
+                .phases
+                .iter()
+                .flat_map(|phase| phase.events.clone())
+                .collect(),
             Kind::Ring(_) => Vec::new(),
         }
     };
     for task in tasks {
         for event in events(task) {
-            let Event::Resume(target) = event else { continue };
-            let Some(target) = tasks.get(target) else { continue };
+            let Event::Resume(target) = event else {
+                continue;
+            };
+            let Some(target) = tasks.get(target) else {
+                continue;
+            };
             if !events(target).contains(&Event::Suspend) {
                 let reason = format!("'{}' never suspends, give it a suspend event", target.name);
                 return Err(Fault::new(&["tasks", &task.name, "resume"], reason));
@@ -117,20 +145,43 @@ fn check_resumes(tasks: &[Task]) -> Result<(), Fault> {
     Ok(())
 }
 
-fn task(name: &str, mut body: Body, default: Option<PolicyName>, names: &[String]) -> Result<Task, Fault> {
+fn task(
+    name: &str,
+    mut body: Body,
+    default: Option<PolicyName>,
+    names: &[String],
+) -> Result<Task, Fault> {
     let way = ["tasks", name];
     let policy = policy(&way, &body, default)?;
-    let common = (body.instance.map_or(1, Int::count), micros(body.delay), cpus(&way, body.cpus.as_deref())?);
+    let common = (
+        body.instance.map_or(1, Int::count),
+        micros(body.delay),
+        cpus(&way, body.cpus.as_deref())?,
+    );
     let kind = if let Some(ring) = body.ring.take() {
-        if body.phases.is_some() || !body.events.is_empty() || body.deadline.is_some() || body.jitter_pct.is_some() {
-            return Err(Fault::new(&["tasks", name, "ring"], "a ring has no phases, events, deadline or jitter of its own"));
+        if body.phases.is_some()
+            || !body.events.is_empty()
+            || body.deadline.is_some()
+            || body.jitter_pct.is_some()
+        {
+            return Err(Fault::new(
+                &["tasks", name, "ring"],
+                "a ring has no phases, events, deadline or jitter of its own",
+            ));
         }
         Kind::Ring(self::ring(&ring, loops(body.loops, Loops::Forever)))
     } else {
         Kind::Script(script(name, body, names)?)
     };
     let (instances, delay_ns, cpus) = common;
-    Ok(Task { name: name.to_owned(), instances, policy, cpus, delay_ns, kind })
+    Ok(Task {
+        name: name.to_owned(),
+        instances,
+        policy,
+        cpus,
+        delay_ns,
+        kind,
+    })
 }
 
 fn ring(body: &RingBody, loops: Loops) -> Ring {
@@ -157,7 +208,10 @@ fn policy(way: &[&str], body: &Body, default: Option<PolicyName>) -> Result<Opti
         PolicyName::Ext => FairPolicy::Ext,
         PolicyName::Fifo | PolicyName::RoundRobin => {
             if body.nice.is_some() {
-                return fault("nice", "a real-time policy has no nice value, give a priority from 1 to 99");
+                return fault(
+                    "nice",
+                    "a real-time policy has no nice value, give a priority from 1 to 99",
+                );
             }
             // rt-app's default.
             let priority = body.priority.map_or(10, |priority| priority.0);
@@ -169,19 +223,30 @@ fn policy(way: &[&str], body: &Body, default: Option<PolicyName>) -> Result<Opti
         }
     };
     let nice = match (body.priority, body.nice) {
-        (Some(_), Some(_)) => return fault("nice", "priority is given too and here means the same, give one"),
+        (Some(_), Some(_)) => {
+            return fault(
+                "nice",
+                "priority is given too and here means the same, give one",
+            );
+        }
         (Some(priority), None) => priority.0,
         (None, nice) => nice.map_or(0, |nice| nice.0),
     };
     match i32::try_from(nice) {
         Ok(nice @ -20..=19) => Ok(Some(Policy::Fair(fair, nice))),
-        _ => fault("priority", "under this policy it is a nice value, from -20 to 19"),
+        _ => fault(
+            "priority",
+            "under this policy it is a nice value, from -20 to 19",
+        ),
     }
 }
 
 fn cpus(way: &[&str], list: Option<&[Int<0, 1023>]>) -> Result<Option<Vec<usize>>, Fault> {
     match list {
-        Some([]) => Err(Fault::new(&[way, &["cpus"]].concat(), "the list is empty, name one CPU or more")),
+        Some([]) => Err(Fault::new(
+            &[way, &["cpus"]].concat(),
+            "the list is empty, name one CPU or more",
+        )),
         list => Ok(list.map(|list| list.iter().map(|cpu| cpu.count()).collect())),
     }
 }
@@ -207,20 +272,32 @@ struct Inherited {
 fn script(name: &str, mut body: Body, names: &[String]) -> Result<Script, Fault> {
     let task_loops = loops(body.loops, Loops::Forever);
     let mut timers = Vec::new();
-    let mut context = Context { names, timers: &mut timers };
+    let mut context = Context {
+        names,
+        timers: &mut timers,
+    };
     let phases = match body.phases.take() {
         None => {
-            let inherited = Inherited { jitter_pct: 0, deadline_ns: None };
+            let inherited = Inherited {
+                jitter_pct: 0,
+                deadline_ns: None,
+            };
             // The task's own count says how often, and its CPUs are the task's.
             body.loops = None;
             body.cpus = None;
             vec![context.phase(&["tasks", name], name, body, &inherited)?]
         }
         Some(_) if !body.events.is_empty() => {
-            return Err(Fault::new(&["tasks", name], "has phases and events of its own, put the events into a phase"));
+            return Err(Fault::new(
+                &["tasks", name],
+                "has phases and events of its own, put the events into a phase",
+            ));
         }
         Some(phases) if phases.0.is_empty() => {
-            return Err(Fault::new(&["tasks", name, "phases"], "there is no phase, name one or more"));
+            return Err(Fault::new(
+                &["tasks", name, "phases"],
+                "there is no phase, name one or more",
+            ));
         }
         Some(phases) => {
             let inherited = Inherited {
@@ -236,7 +313,11 @@ fn script(name: &str, mut body: Body, names: &[String]) -> Result<Script, Fault>
             lowered
         }
     };
-    Ok(Script { loops: task_loops, phases, timers: timers.len() })
+    Ok(Script {
+        loops: task_loops,
+        phases,
+        timers: timers.len(),
+    })
 }
 
 fn only_for_tasks(way: &[&str], phase: &Body) -> Result<(), Fault> {
@@ -250,7 +331,10 @@ fn only_for_tasks(way: &[&str], phase: &Body) -> Result<(), Fault> {
         ("ring", phase.ring.is_some()),
     ];
     match misplaced.into_iter().find(|(_, given)| *given) {
-        Some((key, _)) => Err(Fault::new(&[way, &[key]].concat(), "belongs to the task, not to one of its phases")),
+        Some((key, _)) => Err(Fault::new(
+            &[way, &[key]].concat(),
+            "belongs to the task, not to one of its phases",
+        )),
         None => Ok(()),
     }
 }
@@ -267,9 +351,18 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn phase(&mut self, way: &[&str], name: &str, body: Body, inherited: &Inherited) -> Result<Phase, Fault> {
+    fn phase(
+        &mut self,
+        way: &[&str],
+        name: &str,
+        body: Body,
+        inherited: &Inherited,
+    ) -> Result<Phase, Fault> {
         if body.events.is_empty() {
-            return Err(Fault::new(way, "nothing happens in it, add an event such as run, sleep or timer"));
+            return Err(Fault::new(
+                way,
+                "nothing happens in it, add an event such as run, sleep or timer",
+            ));
         }
         let period_ns = body.events.iter().find_map(|event| match event {
             RawEvent::Timer(timer) => Some(timer.period.size() * 1_000),
@@ -286,18 +379,30 @@ impl Context<'_> {
             loops: loops(body.loops, Loops::Times(1)),
             cpus,
             jitter_pct: jitter(body.jitter_pct).unwrap_or(inherited.jitter_pct),
-            deadline_ns: body.deadline.map(|deadline| deadline.size() * 1_000).or(inherited.deadline_ns),
+            deadline_ns: body
+                .deadline
+                .map(|deadline| deadline.size() * 1_000)
+                .or(inherited.deadline_ns),
             events,
         })
     }
 
-    fn event(&mut self, way: &[&str], event: RawEvent, period_ns: Option<u64>) -> Result<Event, Fault> {
+    fn event(
+        &mut self,
+        way: &[&str],
+        event: RawEvent,
+        period_ns: Option<u64>,
+    ) -> Result<Event, Fault> {
         let fault = |key: &str, reason: String| Fault::new(&[way, &[key]].concat(), reason);
         Ok(match event {
             RawEvent::Run(us) => Event::Run(WorkUnits::from_us(us.size())),
             RawEvent::LoadPct(share) => {
-                let period_ns = period_ns
-                    .ok_or_else(|| fault("load_pct", "is a share of a period, and no timer event gives one".to_owned()))?;
+                let period_ns = period_ns.ok_or_else(|| {
+                    fault(
+                        "load_pct",
+                        "is a share of a period, and no timer event gives one".to_owned(),
+                    )
+                })?;
                 Event::Run(WorkUnits(share.of_ns(period_ns)))
             }
             RawEvent::Runtime(us) => Event::Runtime(us.size() * 1_000),
@@ -313,18 +418,31 @@ impl Context<'_> {
             RawEvent::Yield => Event::Yield,
             RawEvent::Suspend => Event::Suspend,
             RawEvent::Resume(target) => {
-                let index = self.names.iter().position(|name| *name == target).ok_or_else(|| {
-                    fault("resume", format!("'{target}' is no task of this file; there are {}", self.names.join(", ")))
-                })?;
+                let index = self
+                    .names
+                    .iter()
+                    .position(|name| *name == target)
+                    .ok_or_else(|| {
+                        fault(
+                            "resume",
+                            format!(
+                                "'{target}' is no task of this file; there are {}",
+                                self.names.join(", ")
+                            ),
+                        )
+                    })?;
                 Event::Resume(index)
             }
         })
     }
 
     fn timer(&mut self, name: String) -> usize {
-        self.timers.iter().position(|known| *known == name).unwrap_or_else(|| {
-            self.timers.push(name);
-            self.timers.len() - 1
-        })
+        self.timers
+            .iter()
+            .position(|known| *known == name)
+            .unwrap_or_else(|| {
+                self.timers.push(name);
+                self.timers.len() - 1
+            })
     }
 }

@@ -66,7 +66,10 @@ impl<'de> Deserialize<'de> for LoadPct {
         if value > 0.0 && value <= 100.0 {
             Ok(Self(value))
         } else {
-            Err(D::Error::invalid_value(Unexpected::Float(value), &"a percentage above 0, at most 100"))
+            Err(D::Error::invalid_value(
+                Unexpected::Float(value),
+                &"a percentage above 0, at most 100",
+            ))
         }
     }
 }
@@ -96,8 +99,12 @@ impl<'de> Deserialize<'de> for CalibrationField {
             }
 
             fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-                let number = value.strip_prefix("CPU").and_then(|digits| digits.parse().ok());
-                number.map(CalibrationField::Cpu).ok_or_else(|| E::invalid_value(Unexpected::Str(value), &self))
+                let number = value
+                    .strip_prefix("CPU")
+                    .and_then(|digits| digits.parse().ok());
+                number
+                    .map(CalibrationField::Cpu)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Str(value), &self))
             }
         }
         deserializer.deserialize_any(Either)
