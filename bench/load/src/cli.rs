@@ -18,6 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a workload; exits with 130 after a report when interrupted
+    #[command(after_long_help = GRAMMAR)]
     Run(RunArgs),
     /// Do a fixed amount of work on one CPU and tell how long it took
     Fixed(FixedArgs),
@@ -28,6 +29,27 @@ pub enum Command {
         files: Vec<PathBuf>,
     },
 }
+
+/// The part of the manual that rt-app's does not have.
+const GRAMMAR: &str = "\
+Workload files are rt-app's JSON: tasks with instance, loop, delay, policy, priority, cpus, phases; \
+the events run, runtime, sleep, timer, yield, suspend, resume, in the order of the file and with any \
+suffix (run1, run_late); global with duration (s), calibration (\"CPU3\"), default_policy. Times are in \
+µs; run is µs of work on the biggest CPU at its highest frequency. Comments are allowed.
+
+Beyond rt-app:
+  load_pct 6.5      an event: work for 6.5 % of the phase's timer period on the biggest CPU
+  jitter_pct 20     of a task or phase: each pass draws its work within ± 20 %
+  deadline 10000    of a task or phase: a job is missed when complete later than this after it was due
+  nice 10           of a task: its nice value (priority means the same where there is no real time)
+  ring {members, messages, work, period}
+                    instead of phases: a burst of messages goes round a ring of threads connected
+                    by pipes; every message costs every member work µs; bursts are due every period
+                    µs (without: one after the other), loop counts them. The burst is the job.
+
+A job is the work between two waits. It is due when its wait was to end and complete at the next wait. \
+A relative timer that was missed skips to the latest expiry and counts what it skipped; an absolute one \
+makes up for every expiry. Every thread's start is delayed by an offset drawn within its timer's period.";
 
 /// Options of `run`.
 #[derive(Debug, Args)]

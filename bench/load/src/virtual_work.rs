@@ -195,11 +195,9 @@ mod tests {
 
     impl State {
         fn speed(&self, cpu: usize) -> u64 {
-            let past = self
-                .changes
-                .iter()
-                .filter(|change| change.cpu == cpu && change.at_ns <= self.now_ns);
-            past.last().map_or(FULL_SPEED, |change| change.speed)
+            let mut latest_first = self.changes.iter().rev();
+            let past = latest_first.find(|change| change.cpu == cpu && change.at_ns <= self.now_ns);
+            past.map_or(FULL_SPEED, |change| change.speed)
         }
 
         /// Computes for this long, through every change and preemption on the way; tells whether it was preempted.

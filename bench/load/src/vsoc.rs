@@ -170,3 +170,91 @@ pub fn set_policy(policy: Policy) -> io::Result<()> {
 
 /// From the kernel's uapi/linux/sched.h; the C library has no name for it yet.
 const SCHED_EXT: libc::c_int = 7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A file with the page's layout; enough for everything but halting.
+    fn device(magic: u32, version: u32, cpus: u32) -> tempfile::NamedTempFile {
+        let mut words = vec![0_u32; size_of::<Page>() / 4];
+        words[..4].copy_from_slice(&[magic, version, cpus, 0]);
+        words[4] = 462;
+        words[5] = 1024;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn speeds_are_read_from_the_page_for_the_cpus_it_describes() {
+        let file = device(MAGIC, VERSION, 2);
+        let soc = VirtualSoc::open(file.path()).unwrap();
+        assert_eq!((soc.speed(0).unwrap(), soc.speed(1).unwrap()), (462, 1024));
+        let refused = soc.speed(2).unwrap_err().to_string();
+        assert!(
+            refused.contains("cpu 2 is not one of the 2 described"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_change_of_speed_shows_at_once() {
+        use std::os::unix::fs::FileExt;
+        let file = device(MAGIC, VERSION, 2);
+        let soc = VirtualSoc::open(file.path()).unwrap();
+        let writer = OpenOptions::new().write(true).open(file.path()).unwrap();
+        writer.write_all_at(&133_u32.to_ne_bytes(), 16).unwrap();
+        assert_eq!(soc.speed(0).unwrap(), 133);
+    }
+
+    #[test]
+    fn a_page_of_another_kind_or_version_is_refused() {
+        let wrong = [
+            (0, VERSION, 2),
+            (MAGIC, VERSION + 1, 2),
+            (MAGIC, VERSION, 0),
+            (MAGIC, VERSION, 65),
+        ];
+        for (magic, version, cpus) in wrong {
+            assert!(
+                VirtualSoc::open(device(magic, version, cpus).path()).is_err(),
+                "{magic} {version} {cpus}"
+            );
+        }
+        assert!(VirtualSoc::open(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn a_machine_that_cannot_halt_says_so() {
+        let file = device(MAGIC, VERSION, 2);
+        let soc = VirtualSoc::open(file.path()).unwrap();
+        assert_eq!(
+            soc.halt(1_000).unwrap_err().raw_os_error(),
+            Some(libc::ENOTTY)
+        );
+    }
+
+    #[test]
+    fn a_nice_value_is_for_the_calling_thread_alone() {
+        let nice = || {
+            let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+            stat.rsplit(") ")
+                .next()
+                .unwrap()
+                .split(' ')
+                .nth(16)
+                .unwrap()
+                .to_owned()
+        };
+        let before = nice();
+        let other = std::thread::spawn(move || {
+            set_policy(Policy::Fair(FairPolicy::Batch, 19)).unwrap();
+            nice()
+        });
+        assert_eq!(other.join().unwrap(), "19");
+        assert_eq!(nice(), before);
+    }
+}
