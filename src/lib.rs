@@ -7,6 +7,7 @@ mod bpf_skel;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod energy;
 pub mod error;
 pub mod intf;
 pub mod observation;

@@ -1,0 +1,251 @@
+//! Batteries of /sys/class/power_supply (Documentation/ABI/testing/sysfs-class-power): the power
+//! drawn from them while the machine lives on them alone.
+//!
+//! Firmware refreshes these figures every 1 to 360 s and smooths them: good for trends and reports,
+//! too slow to fit a model by.
+
+use super::source::{Access, Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
+use crate::error::Result;
+use crate::sysroot::SysRoot;
+use crate::units::{Microwatts, Nanos};
+use serde::{Deserialize, Serialize};
+
+const CLASS: &str = "sys/class/power_supply";
+
+/// Whether the machine lives on its batteries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Discharging, and no other supply is online.
+    Discharging,
+    /// Charging, full, or held while another supply feeds the machine.
+    External,
+    /// The driver does not say.
+    Unknown,
+}
+
+/// How a battery's power can be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// `power_now`.
+    Power,
+    /// `current_now` × `voltage_now`.
+    CurrentVoltage,
+    /// How fast `energy_now` falls.
+    EnergySlope,
+    /// How fast `charge_now` falls, × `voltage_now`.
+    ChargeSlope,
+}
+
+/// One system battery as the machine shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Battery {
+    /// Directory below /sys/class/power_supply, such as `BAT0`.
+    pub name: String,
+    /// Whether the machine lives on it.
+    pub state: State,
+    /// The best way to its power; `None` when it shows nothing of use.
+    pub method: Option<Method>,
+    /// Whether its figures can be read.
+    pub access: Access,
+}
+
+/// All system batteries that are present; batteries of mice and the like (scope `Device`) are not ours.
+///
+/// # Errors
+/// Only when the class directory cannot be listed: a battery that cannot be read is a fact.
+pub fn batteries(sys: &SysRoot) -> Result<Vec<Battery>> {
+    let mut batteries = Vec::new();
+    for name in sys.entries(CLASS)? {
+        let supply = Supply { sys, name: &name };
+        if !supply.is_system("Battery") || supply.text("present").is_some_and(|text| text == "0") {
+            continue;
+        }
+        let methods = [
+            (Method::Power, vec!["power_now"]),
+            (Method::CurrentVoltage, vec!["current_now", "voltage_now"]),
+            (Method::EnergySlope, vec!["energy_now"]),
+            (Method::ChargeSlope, vec!["charge_now", "voltage_now"]),
+        ];
+        let mut method = None;
+        let mut access = Access::Absent;
+        for (candidate, files) in methods {
+            let reads = files.iter().map(|file| supply.number(file));
+            match reads.collect::<Result<Option<Vec<_>>>>() {
+                Ok(None) => {}
+                read @ Ok(Some(_)) => {
+                    (method, access) = (Some(candidate), Access::of(&read));
+                    break;
+                }
+                read @ Err(_) => access = Access::of(&read),
+            }
+        }
+        let state = state(sys, &name)?;
+        batteries.push(Battery {
+            name,
+            state,
+            method,
+            access,
+        });
+    }
+    Ok(batteries)
+}
+
+/// One directory below /sys/class/power_supply.
+struct Supply<'a> {
+    sys: &'a SysRoot,
+    name: &'a str,
+}
+
+impl Supply<'_> {
+    fn path(&self, file: &str) -> String {
+        format!("{CLASS}/{}/{file}", self.name)
+    }
+
+    fn text(&self, file: &str) -> Option<String> {
+        self.sys.text(self.path(file)).ok().flatten()
+    }
+
+    /// The figure without its sign: drivers do not agree which sign discharging has.
+    fn number(&self, file: &str) -> Result<Option<u64>> {
+        let value: Option<i64> = self.sys.value(self.path(file), "a whole number")?;
+        Ok(value.map(i64::unsigned_abs))
+    }
+
+    fn is_system(&self, kind: &str) -> bool {
+        self.text("type").is_some_and(|text| text == kind)
+            && self.text("scope").is_none_or(|scope| scope != "Device")
+    }
+}
+
+fn state(sys: &SysRoot, battery: &str) -> Result<State> {
+    for name in sys.entries(CLASS)? {
+        let supply = Supply { sys, name: &name };
+        let feeds = ["Mains", "USB", "Wireless"]
+            .iter()
+            .any(|kind| supply.is_system(kind));
+        // 1 is online, 2 online at a fixed and 3 at a programmable voltage.
+        if feeds && supply.text("online").is_some_and(|online| online != "0") {
+            return Ok(State::External);
+        }
+    }
+    let battery = Supply { sys, name: battery };
+    Ok(match battery.text("status").as_deref() {
+        Some("Discharging") => State::Discharging,
+        Some("Charging" | "Full" | "Not charging") => State::External,
+        _ => State::Unknown,
+    })
+}
+
+/// The rate at which a slowly refreshed figure falls, from the moments at which it was seen to change.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slope {
+    /// The value, and when it was first seen; no moment for the very first value, which may be old.
+    seen: Option<(u64, Option<Nanos>)>,
+    power: Option<Microwatts>,
+    refresh: Option<Nanos>,
+}
+
+impl Slope {
+    fn observe(&mut self, charge_uj: u64, now: Nanos) -> Option<Microwatts> {
+        let Some((before_uj, since)) = self.seen else {
+            self.seen = Some((charge_uj, None));
+            return None;
+        };
+        if charge_uj == before_uj {
+            return self.power;
+        }
+        self.seen = Some((charge_uj, Some(now)));
+        self.refresh = since.and_then(|since| now.checked_sub(since));
+        self.power =
+            self.refresh
+                .zip(before_uj.checked_sub(charge_uj))
+                .and_then(|(elapsed, used_uj)| {
+                    let uw = (u128::from(used_uj) * 1_000_000_000)
+                        .checked_div(u128::from(elapsed.get()))?;
+                    u64::try_from(uw).ok().map(Microwatts::new)
+                });
+        self.power
+    }
+}
+
+/// Reads one battery.
+#[derive(Debug)]
+pub struct BatteryPower {
+    sys: SysRoot,
+    name: String,
+    method: Method,
+    slope: Slope,
+}
+
+impl BatteryPower {
+    /// A reader of this battery; `None` when it shows nothing to find its power by.
+    pub fn open(sys: &SysRoot, battery: &Battery) -> Option<Self> {
+        Some(Self {
+            sys: sys.clone(),
+            name: battery.name.clone(),
+            method: battery.method?,
+            slope: Slope::default(),
+        })
+    }
+
+    /// Time between the last two changes of the figure whose slope is taken; `None` before them and
+    /// for the other methods.
+    pub fn refresh(&self) -> Option<Nanos> {
+        self.slope.refresh
+    }
+
+    fn power(&mut self, now: Moment) -> Result<Option<Microwatts>> {
+        let supply = Supply {
+            sys: &self.sys,
+            name: &self.name,
+        };
+        let (first, with_voltage) = match self.method {
+            Method::Power => ("power_now", false),
+            Method::CurrentVoltage => ("current_now", true),
+            Method::EnergySlope => ("energy_now", false),
+            Method::ChargeSlope => ("charge_now", true),
+        };
+        let value = supply.number(first)?;
+        let factor = match with_voltage {
+            true => supply.number("voltage_now")?,
+            false => Some(1_000_000),
+        };
+        let discharging = state(&self.sys, &self.name)? == State::Discharging;
+        if !discharging || now.resumed {
+            self.slope = Slope::default();
+        }
+        let (true, Some(value), Some(factor)) = (discharging, value, factor) else {
+            return Ok(None);
+        };
+        // µW, or µWh for the slopes: 1 µA × 1 µV = 10⁻⁶ µW.
+        let scaled = u128::from(value) * u128::from(factor) / 1_000_000;
+        let power = match self.method {
+            Method::Power | Method::CurrentVoltage => {
+                u64::try_from(scaled).ok().map(Microwatts::new)
+            }
+            Method::EnergySlope | Method::ChargeSlope => scaled
+                .checked_mul(3600)
+                .and_then(|charge_uj| u64::try_from(charge_uj).ok())
+                .and_then(|charge_uj| self.slope.observe(charge_uj, now.at)),
+        };
+        // A machine that runs on its battery draws something: 0 is a figure not refreshed yet.
+        Ok(power.filter(|power| *power > Microwatts::new(0)))
+    }
+}
+
+impl EnergySource for BatteryPower {
+    fn sample(&mut self, now: Moment) -> Result<Vec<Reading>> {
+        Ok(vec![Reading {
+            domain: Domain::Platform,
+            scope: Scope::Device(self.name.clone()),
+            amount: Amount::Power(self.power(now)?),
+            provenance: Provenance::Measured,
+        }])
+    }
+
+    fn longest_safe_period(&self) -> Option<Nanos> {
+        None
+    }
+}
