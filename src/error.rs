@@ -14,6 +14,12 @@ pub enum Error {
         /// What the user can do about it.
         hint: &'static str,
     },
+    /// The device is not there any more: describe the machine afresh and open what is there now.
+    #[error("{}: the device has gone", path.display())]
+    Gone {
+        /// The device or file that was read.
+        path: PathBuf,
+    },
     /// The operating system refused the read or write for another reason.
     #[error("{}: {source}", path.display())]
     Io {

@@ -26,6 +26,11 @@ impl SysRoot {
         Self { root: root.into() }
     }
 
+    /// Whether this is the running machine, so that system calls and these files speak of the same one.
+    pub fn is_host(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
     /// Absolute path of `relative` (such as `sys/devices/system/cpu/online`) in this tree.
     pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 const CLASS: &str = "sys/class/power_supply";
 
+const NS_PER_HOUR: u128 = 3_600_000_000_000;
+
 /// Whether the machine lives on its batteries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -138,36 +140,50 @@ fn state(sys: &SysRoot, battery: &str) -> Result<State> {
     })
 }
 
+/// How much a slowly refreshed figure fell, and in what time.
+#[derive(Clone, Copy, Debug)]
+struct Fall {
+    used: u64,
+    elapsed: Nanos,
+}
+
 /// The rate at which a slowly refreshed figure falls, from the moments at which it was seen to change.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slope {
     /// The value, and when it was first seen; no moment for the very first value, which may be old.
     seen: Option<(u64, Option<Nanos>)>,
-    power: Option<Microwatts>,
+    fall: Option<Fall>,
     refresh: Option<Nanos>,
 }
 
 impl Slope {
-    fn observe(&mut self, charge_uj: u64, now: Nanos) -> Option<Microwatts> {
-        let Some((before_uj, since)) = self.seen else {
-            self.seen = Some((charge_uj, None));
+    /// The latest fall. It stands until the next change, but not for more than four times as long as
+    /// the figure took to change before: then the rate has become another.
+    fn observe(&mut self, value: u64, now: Nanos) -> Option<Fall> {
+        let Some((before, since)) = self.seen else {
+            self.seen = Some((value, None));
             return None;
         };
-        if charge_uj == before_uj {
-            return self.power;
+        let elapsed = since.and_then(|since| now.checked_sub(since));
+        if value == before {
+            let (fall, elapsed) = (self.fall?, elapsed?);
+            let fresh = elapsed.get() / 4 <= fall.elapsed.get();
+            return fresh.then_some(fall);
         }
-        self.seen = Some((charge_uj, Some(now)));
-        self.refresh = since.and_then(|since| now.checked_sub(since));
-        self.power =
-            self.refresh
-                .zip(before_uj.checked_sub(charge_uj))
-                .and_then(|(elapsed, used_uj)| {
-                    let uw = (u128::from(used_uj) * 1_000_000_000)
-                        .checked_div(u128::from(elapsed.get()))?;
-                    u64::try_from(uw).ok().map(Microwatts::new)
-                });
-        self.power
+        self.seen = Some((value, Some(now)));
+        self.refresh = elapsed;
+        self.fall = before
+            .checked_sub(value)
+            .zip(elapsed)
+            .map(|(used, elapsed)| Fall { used, elapsed });
+        self.fall
     }
+}
+
+/// `amount` × `factor` ÷ 10⁶ (1 µA × 1 µV = 10⁻⁶ µW), without overflow.
+fn scaled(amount: u128, factor: u64) -> Option<Microwatts> {
+    let uw = amount.checked_mul(u128::from(factor))? / 1_000_000;
+    u64::try_from(uw).ok().map(Microwatts::new)
 }
 
 /// Reads one battery.
@@ -219,16 +235,15 @@ impl BatteryPower {
         let (true, Some(value), Some(factor)) = (discharging, value, factor) else {
             return Ok(None);
         };
-        // µW, or µWh for the slopes: 1 µA × 1 µV = 10⁻⁶ µW.
-        let scaled = u128::from(value) * u128::from(factor) / 1_000_000;
         let power = match self.method {
-            Method::Power | Method::CurrentVoltage => {
-                u64::try_from(scaled).ok().map(Microwatts::new)
+            Method::Power | Method::CurrentVoltage => scaled(u128::from(value), factor),
+            Method::EnergySlope | Method::ChargeSlope => {
+                self.slope.observe(value, now.at).and_then(|fall| {
+                    let per_hour = (u128::from(fall.used) * NS_PER_HOUR)
+                        .checked_div(u128::from(fall.elapsed.get()))?;
+                    scaled(per_hour, factor)
+                })
             }
-            Method::EnergySlope | Method::ChargeSlope => scaled
-                .checked_mul(3600)
-                .and_then(|charge_uj| u64::try_from(charge_uj).ok())
-                .and_then(|charge_uj| self.slope.observe(charge_uj, now.at)),
         };
         // A machine that runs on its battery draws something: 0 is a figure not refreshed yet.
         Ok(power.filter(|power| *power > Microwatts::new(0)))
@@ -249,3 +264,6 @@ impl EnergySource for BatteryPower {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

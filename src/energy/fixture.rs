@@ -1,6 +1,9 @@
 //! Small machines for tests: directory trees with the few files that the readers look at.
 
+use super::source::Moment;
 use crate::sysroot::SysRoot;
+use crate::units::Nanos;
+use std::path::PathBuf;
 
 /// A machine in a temporary directory.
 pub struct Machine {
@@ -116,6 +119,16 @@ impl Machine {
         self
     }
 
+    /// A CPU's place.
+    pub fn cpu(&self, cpu: usize, package: u32, die: u32) -> &Self {
+        let directory = format!("sys/devices/system/cpu/cpu{cpu}/topology");
+        self.file(
+            &format!("{directory}/physical_package_id"),
+            &format!("{package}\n"),
+        )
+        .file(&format!("{directory}/die_id"), &format!("{die}\n"))
+    }
+
     pub fn zone(&self, id: &str, name: &str, energy_uj: u64, range_uj: Option<u64>) -> &Self {
         let directory = format!("sys/class/powercap/{id}");
         self.file(&format!("{directory}/name"), &format!("{name}\n"))
@@ -172,4 +185,18 @@ impl Machine {
     pub fn sys(&self) -> SysRoot {
         SysRoot::at(self.directory.path())
     }
+}
+
+/// The sample taken this many milliseconds after the clock's start.
+pub fn at_ms(ms: u64) -> Moment {
+    Moment {
+        at: Nanos::new(ms * 1_000_000),
+        resumed: false,
+    }
+}
+
+/// The shared collection of real machines' files, where there is one.
+pub fn collection() -> Option<PathBuf> {
+    let shared = std::env::var_os("JOULE_SHARED")?;
+    Some(PathBuf::from(shared).join("hardware/fixtures/prometheus"))
 }

@@ -153,3 +153,131 @@ impl EnergySource for Hwmon {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::counter::{Cause, Outcome};
+    use crate::energy::fixture::{Machine, at_ms, collection};
+    use crate::error::Error;
+    use proptest::prelude::*;
+
+    const ENERGY: &str = "sys/class/hwmon/hwmon0/energy1_input";
+
+    fn all(machine: &Machine) -> Hwmon {
+        let sys = machine.sys();
+        Hwmon::open(&sys, channels(&sys).unwrap())
+    }
+
+    #[test]
+    fn energy_and_power_channels_are_found_with_chip_label_and_domain() {
+        let machine = Machine::bare();
+        machine
+            .channel("hwmon0", "scmi_sensors", "energy1", "big", "1000")
+            .channel("hwmon0", "scmi_sensors", "power12", "gpu", "2000")
+            .channel("hwmon1", "ina226", "power1", "", "3000")
+            .channel("hwmon2", "coretemp", "temp1", "Package id 0", "40000")
+            .file("sys/class/hwmon/hwmon0/power12_cap", "1\n")
+            .file("sys/class/hwmon/hwmon0/powerx_input", "1\n")
+            .file("sys/class/hwmon/hwmon0/energy_input", "1\n");
+        let channels = channels(&machine.sys()).unwrap();
+        let seen: Vec<_> = channels
+            .iter()
+            .map(|channel| (channel.name(), channel.kind, channel.domain.clone()))
+            .collect();
+        let other = Domain::Other(String::new());
+        assert_eq!(
+            seen,
+            [
+                ("scmi_sensors/big".to_owned(), Kind::Energy, Domain::Cores),
+                ("scmi_sensors/gpu".to_owned(), Kind::Power, Domain::Gpu),
+                ("ina226/power1".to_owned(), Kind::Power, other),
+            ]
+        );
+    }
+
+    #[test]
+    fn energy_is_a_difference_and_power_is_as_shown() {
+        let machine = Machine::bare();
+        machine
+            .channel("hwmon0", "scmi_sensors", "energy1", "soc", "1000")
+            .channel("hwmon0", "scmi_sensors", "power1", "soc", "2500000");
+        let mut source = all(&machine);
+        source.sample(at_ms(0)).unwrap();
+        machine.file(ENERGY, "1400\n");
+        let readings = source.sample(at_ms(1_000)).unwrap();
+        assert_eq!(readings[0].energy(), Some(Microjoules::new(400)));
+        let power = Amount::Power(Some(Microwatts::new(2_500_000)));
+        assert_eq!(readings[1].amount, power);
+    }
+
+    #[test]
+    fn a_counter_that_falls_is_not_guessed_at() {
+        let machine = Machine::bare();
+        machine.channel("hwmon0", "scmi_sensors", "energy1", "soc", "1000");
+        let mut source = all(&machine);
+        source.sample(at_ms(0)).unwrap();
+        machine.file(ENERGY, "10\n");
+        let readings = source.sample(at_ms(1_000)).unwrap();
+        let unknown = Amount::Energy(Outcome::Dropped(Cause::RangeUnknown));
+        assert_eq!(readings[0].amount, unknown);
+    }
+
+    #[test]
+    fn a_channel_that_vanishes_is_missing_and_not_zero() {
+        let machine = Machine::bare();
+        machine.channel("hwmon0", "ina226", "power1", "soc", "5");
+        let mut source = all(&machine);
+        machine.remove("sys/class/hwmon/hwmon0/power1_input");
+        let readings = source.sample(at_ms(0)).unwrap();
+        assert_eq!(readings[0].amount, Amount::Power(None));
+    }
+
+    #[test]
+    fn garbage_and_refusals_are_facts_when_probed_and_errors_when_sampled() {
+        for (text, broken) in [("-5\n", true), ("0x10\n", true), ("12", false)] {
+            let machine = Machine::bare();
+            machine.channel("hwmon0", "scmi_sensors", "energy1", "soc", "1000");
+            let mut source = all(&machine);
+            machine.file(ENERGY, text);
+            let access = channels(&machine.sys()).unwrap()[0].access.clone();
+            assert_eq!(matches!(access, Access::Broken { .. }), broken, "{text}");
+            assert_eq!(source.sample(at_ms(0)).is_err(), broken, "{text}");
+        }
+        let machine = Machine::bare();
+        machine.channel("hwmon0", "scmi_sensors", "energy1", "soc", "1000");
+        let mut source = all(&machine);
+        machine.deny(ENERGY);
+        let access = channels(&machine.sys()).unwrap()[0].access.clone();
+        assert!(matches!(access, Access::Denied { .. }));
+        let refused = source.sample(at_ms(0));
+        assert!(matches!(refused, Err(Error::Denied { .. })));
+    }
+
+    #[test]
+    fn the_collection_s_sensors_have_no_energy_channel() {
+        let Some(collection) = collection() else {
+            return; // the first test has such chips too
+        };
+        for tree in ["procfs/fixtures", "node_exporter"] {
+            let channels = channels(&SysRoot::at(collection.join(tree))).unwrap();
+            assert_eq!(channels, [], "{tree}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_file_name_or_content_panics(
+            files in prop::collection::vec(
+                ("(energy|power|temp)?[0-9]{0,3}(_input|_label|_cap)?x?", "[ -~]{0,20}"), 0..6,
+            ),
+        ) {
+            let machine = Machine::bare();
+            for (file, text) in files.iter().filter(|(file, _)| !file.is_empty()) {
+                machine.file(&format!("{CLASS}/hwmon0/{file}"), text);
+            }
+            let _ = all(&machine).sample(at_ms(0));
+        }
+    }
+}

@@ -133,3 +133,137 @@ fn flags(sys: &SysRoot, path: &str) -> Result<u64> {
         expected: "flags in hexadecimal such as 0x1",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::fixture::Machine;
+    use proptest::prelude::*;
+
+    const CPU0: &str = "sys/kernel/debug/energy_model/cpu0";
+
+    fn one_domain(flags: &str) -> Machine {
+        let machine = Machine::bare();
+        machine.perf_domain(
+            "cpu0",
+            "0-3,8",
+            flags,
+            // Directory names sort 1000000 before 500000.
+            &[[500_000, 20_000, 400], [1_000_000, 60_000, 600]],
+        );
+        machine
+    }
+
+    #[test]
+    fn a_domain_has_its_cpus_and_levels_by_ascending_frequency() {
+        let machine = one_domain("0x1");
+        machine
+            .file(&format!("{CPU0}/ps:500000/performance"), "200\n")
+            .file(&format!("{CPU0}/ps:500000/inefficient"), "1\n");
+        let domains = domains(&machine.sys()).unwrap();
+        assert_eq!(domains.len(), 1);
+        assert_eq!(domains[0].cpus, [0, 1, 2, 3, 8]);
+        assert_eq!(
+            domains[0].levels,
+            [
+                Level {
+                    frequency: KHz::new(500_000),
+                    power: Power::Real(Microwatts::new(20_000)),
+                    cost: 400,
+                    performance: Some(200),
+                    inefficient: Some(true),
+                },
+                Level {
+                    frequency: KHz::new(1_000_000),
+                    power: Power::Real(Microwatts::new(60_000)),
+                    cost: 600,
+                    performance: None,
+                    inefficient: None,
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_microwatts_flag_alone_makes_watts() {
+        for (flags, provenance) in [
+            ("0x1", Provenance::Modelled),
+            ("0x3", Provenance::Modelled),
+            ("0x0", Provenance::Abstract),
+            ("0", Provenance::Abstract),
+            ("0x2", Provenance::Abstract),
+            ("0x4", Provenance::Abstract),
+            ("0x5", Provenance::Abstract),
+        ] {
+            let domain = domains(&one_domain(flags).sys()).unwrap().remove(0);
+            assert_eq!(domain.provenance, provenance, "{flags}");
+            let power = match provenance {
+                Provenance::Abstract => Power::Abstract(20_000),
+                _ => Power::Real(Microwatts::new(20_000)),
+            };
+            assert_eq!(domain.levels[0].power, power, "{flags}");
+        }
+        let machine = one_domain("0x1");
+        machine.remove(&format!("{CPU0}/flags"));
+        let domain = domains(&machine.sys()).unwrap().remove(0);
+        assert_eq!(domain.provenance, Provenance::Abstract);
+    }
+
+    #[test]
+    fn devices_and_empty_domains_are_passed_over() {
+        let machine = one_domain("0x1");
+        machine
+            .perf_domain("gpu", "0", "0x1", &[[1, 1, 1]])
+            .remove("sys/kernel/debug/energy_model/gpu/cpus")
+            .perf_domain("cpu4", "4", "0x1", &[])
+            .perf_domain("cpu5", "", "0x1", &[[1, 1, 1]]);
+        let domains = domains(&machine.sys()).unwrap();
+        let names: Vec<_> = domains.iter().map(|domain| &domain.name).collect();
+        assert_eq!(names, ["cpu0"]);
+    }
+
+    #[test]
+    fn without_debugfs_there_is_no_model() {
+        assert_eq!(domains(&Machine::bare().sys()).unwrap(), []);
+    }
+
+    #[test]
+    fn half_a_model_is_refused_and_the_file_named() {
+        for (file, text) in [
+            ("cpus", "0-x\n"),
+            ("flags", "0xzz\n"),
+            ("ps:500000/power", "many\n"),
+            ("ps:500000/power", ""),
+            ("ps:500000/cost", "-1\n"),
+            ("ps:500000/performance", "x\n"),
+        ] {
+            let machine = one_domain("0x1");
+            machine.file(&format!("{CPU0}/{file}"), text);
+            let error = domains(&machine.sys()).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("cpu0/{file}:1:")),
+                "{file}: {error}"
+            );
+        }
+        let machine = one_domain("0x1");
+        machine.remove(&format!("{CPU0}/ps:500000/frequency"));
+        assert!(domains(&machine.sys()).is_err());
+        machine.deny(&format!("{CPU0}/ps:500000/frequency"));
+        let denied = domains(&machine.sys());
+        assert!(matches!(denied, Err(Error::Denied { .. })), "{denied:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_content_panics(
+            cpus in "[0-9,-]{0,8}", flags in "(0x)?[0-9a-g]{0,20}", power in "[0-9x]{0,22}",
+        ) {
+            let machine = one_domain(&flags);
+            machine
+                .file(&format!("{CPU0}/cpus"), &cpus)
+                .file(&format!("{CPU0}/ps:500000/power"), &power);
+            let _ = domains(&machine.sys());
+        }
+    }
+}

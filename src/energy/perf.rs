@@ -1,10 +1,23 @@
 //! perf PMUs that count energy (arch/x86/events/rapl.c: `power`, and `power_core` for AMD's cores),
 //! described by sysfs and read through perf_event_open(2).
+//!
+//! One group of counters for each CPU of the PMU's `cpumask`, so that all domains of a package or die
+//! are read at the same moment by one system call. This is the crate's only unsafe code.
+#![allow(unsafe_code)]
 
-use super::source::Domain;
+use super::counter::{Counter, Limits};
+use super::source::{Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
 use crate::error::{Error, Result};
 use crate::sysroot::SysRoot;
+use crate::units::{Microjoules, Nanos};
+use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, PERF_FORMAT_GROUP, perf_event_attr};
+use perf_event_open_sys::perf_event_open;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 
 const DEVICES: &str = "sys/bus/event_source/devices";
 
@@ -159,3 +172,261 @@ pub fn permission(sys: &SysRoot) -> Result<()> {
         }),
     }
 }
+
+/// Events of one PMU on one CPU, counted together.
+#[derive(Debug)]
+pub struct Group {
+    /// The leader first; a read of the leader gives the counts of all.
+    events: Vec<File>,
+    path: PathBuf,
+}
+
+impl Group {
+    /// Opens `events` of `pmu` on `cpu`, for all tasks and without sampling. They count from now on.
+    /// `pmu` must describe the running machine; `sys` only names the files in errors.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] without the privilege, [`Error::Gone`] when the PMU is not registered any more
+    /// or the CPU is offline, [`Error::Io`] otherwise.
+    pub fn open(sys: &SysRoot, pmu: &Pmu, events: &[&Event], cpu: usize) -> Result<Self> {
+        let mut group = Self {
+            events: Vec::with_capacity(events.len()),
+            path: sys.path(format!("{DEVICES}/{}", pmu.name)),
+        };
+        for event in events {
+            let opened = open_event(pmu.kind, event.config, cpu, group.events.first());
+            group
+                .events
+                .push(opened.map_err(|source| group.error(source))?);
+        }
+        Ok(group)
+    }
+
+    /// The counts since opening, in the order of the events.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] when the kernel has let go of the counters, [`Error::Io`] otherwise.
+    pub fn read(&self) -> Result<Vec<u64>> {
+        let Some(mut leader) = self.events.first() else {
+            return Ok(Vec::new());
+        };
+        let mut buffer = vec![0; size_of::<u64>() * (1 + self.events.len())];
+        let length = leader
+            .read(&mut buffer)
+            .map_err(|source| self.error(source))?;
+        if length == 0 {
+            // End of file: the event is in error state, its PMU or CPU is no more.
+            return Err(Error::Gone {
+                path: self.path.clone(),
+            });
+        }
+        buffer.truncate(length);
+        counts(&buffer, self.events.len()).ok_or_else(|| Error::Malformed {
+            path: self.path.clone(),
+            line: 1,
+            value: format!("{length} bytes"),
+            expected: "one count for each event of the group",
+        })
+    }
+
+    fn error(&self, source: std::io::Error) -> Error {
+        let path = self.path.clone();
+        match source.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => Error::Denied { path, hint: HINT },
+            Some(libc::ENODEV | libc::ENXIO | libc::ENOENT) => Error::Gone { path },
+            _ => Error::Io { path, source },
+        }
+    }
+}
+
+fn open_event(kind: u32, config: u64, cpu: usize, leader: Option<&File>) -> std::io::Result<File> {
+    let invalid = |_| std::io::Error::from(std::io::ErrorKind::InvalidInput);
+    let mut attributes = perf_event_attr {
+        type_: kind,
+        size: u32::try_from(size_of::<perf_event_attr>()).map_err(invalid)?,
+        config,
+        read_format: PERF_FORMAT_GROUP.into(),
+        ..perf_event_attr::default()
+    };
+    let cpu = libc::c_int::try_from(cpu).map_err(invalid)?;
+    let group = leader.map_or(-1, AsRawFd::as_raw_fd);
+    // SAFETY: `attributes` is an initialised perf_event_attr whose `size` is its own, and it outlives
+    // the call; the kernel keeps no pointer to it. The other arguments are plain numbers.
+    let fd = unsafe {
+        perf_event_open(
+            &raw mut attributes,
+            -1,
+            cpu,
+            group,
+            PERF_FLAG_FD_CLOEXEC.into(),
+        )
+    };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the call above succeeded, so `fd` is an open descriptor that nothing else owns.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// What a read with PERF_FORMAT_GROUP gives: the number of events, then a count for each.
+fn counts(buffer: &[u8], events: usize) -> Option<Vec<u64>> {
+    let (words, []) = buffer.as_chunks::<8>() else {
+        return None;
+    };
+    let mut words = words.iter().map(|word| u64::from_ne_bytes(*word));
+    let number = usize::try_from(words.next()?).ok()?;
+    let counts: Vec<u64> = words.collect();
+    (number == events && counts.len() == events).then_some(counts)
+}
+
+/// `count` × `scale` joules in whole microjoules, rounded down; `None` when that leaves 64 bits.
+///
+/// Integers throughout: with RAPL's 2⁻³² J the result is exact, and for any other scale the error is
+/// one constant factor within 2⁻⁴³ of 1, so differences of a running count never drift.
+fn microjoules(count: u64, scale: f64) -> Option<Microjoules> {
+    if !(scale.is_normal() && scale > 0.0) {
+        return None;
+    }
+    // scale = mantissa × 2^exponent (IEEE 754 binary64).
+    let bits = scale.to_bits();
+    let mut mantissa = (bits & ((1 << 52) - 1)) | (1 << 52);
+    let mut exponent = i64::try_from(bits >> 52).ok()? - 1075;
+    // 64 bits of count, 44 of mantissa and 20 of the million fill 128.
+    let spare = mantissa.trailing_zeros().max(53 - 44);
+    mantissa >>= spare;
+    exponent += i64::from(spare);
+    let product = u128::from(count) * u128::from(mantissa) * 1_000_000;
+    let energy_uj = match u32::try_from(exponent) {
+        Ok(left) => {
+            let kept = product.checked_shl(left)?;
+            (kept >> left == product).then_some(kept)?
+        }
+        Err(_) => u32::try_from(-exponent)
+            .ok()
+            .and_then(|right| product.checked_shr(right))
+            .unwrap_or(0),
+    };
+    u64::try_from(energy_uj).ok().map(Microjoules::new)
+}
+
+/// One counter of a group, with what it stands for.
+#[derive(Debug)]
+struct Meter {
+    domain: Domain,
+    scale: f64,
+    counter: Counter,
+}
+
+/// Reads all energy events of one PMU in all its scopes.
+#[derive(Debug)]
+pub struct PerfEnergy {
+    groups: Vec<(Scope, Group, Vec<Meter>)>,
+}
+
+/// The counters are refreshed about every millisecond (Intel SDM vol. 3B, "RAPL interfaces").
+const REFRESH: Nanos = Nanos::new(1_000_000);
+
+impl PerfEnergy {
+    /// Opens the energy events of `pmu` on every CPU of its `cpumask`; `None` when it has no energy
+    /// event. `amd` as for [`super::powercap::meters`]: one counter for each package, whatever the
+    /// `cpumask` says.
+    ///
+    /// # Errors
+    /// As [`Pmu::energy_events`] and [`Group::open`].
+    pub fn open(sys: &SysRoot, pmu: &Pmu, amd: bool) -> Result<Option<Self>> {
+        let energies = pmu.energy_events(sys)?;
+        if energies.is_empty() {
+            return Ok(None);
+        }
+        let events: Vec<&Event> = energies.iter().map(|(_, event)| *event).collect();
+        let mut groups = Vec::new();
+        for (cpu, scope) in scopes(sys, pmu, amd)? {
+            let meters = energies.iter().filter_map(|(domain, event)| {
+                let scale = event.scale?;
+                let limits = Limits {
+                    range: microjoules(u64::MAX, scale),
+                    max_power: domain.max_power(),
+                    refresh: REFRESH,
+                    frozen_after: domain.frozen_after(),
+                };
+                Some(Meter {
+                    domain: domain.clone(),
+                    scale,
+                    counter: Counter::new(limits),
+                })
+            });
+            let meters = meters.collect();
+            groups.push((scope, Group::open(sys, pmu, &events, cpu)?, meters));
+        }
+        Ok(Some(Self { groups }))
+    }
+}
+
+impl EnergySource for PerfEnergy {
+    fn sample(&mut self, now: Moment) -> Result<Vec<Reading>> {
+        let counts: Vec<_> = self
+            .groups
+            .iter()
+            .map(|(_, group, _)| group.read())
+            .collect::<Result<_>>()?;
+        let mut readings = Vec::new();
+        for ((scope, _, meters), counts) in self.groups.iter_mut().zip(counts) {
+            for (meter, count) in meters.iter_mut().zip(counts) {
+                let energy = microjoules(count, meter.scale);
+                readings.push(Reading {
+                    domain: meter.domain.clone(),
+                    scope: scope.clone(),
+                    amount: Amount::Energy(meter.counter.observe(energy, now)),
+                    provenance: Provenance::Measured,
+                });
+            }
+        }
+        Ok(readings)
+    }
+
+    fn longest_safe_period(&self) -> Option<Nanos> {
+        let meters = self.groups.iter().flat_map(|(.., meters)| meters);
+        meters
+            .filter_map(|meter| meter.counter.limits().longest_safe_period())
+            .min()
+    }
+}
+
+/// Each CPU to ask, with the scope it answers for.
+fn scopes(sys: &SysRoot, pmu: &Pmu, amd: bool) -> Result<Vec<(usize, Scope)>> {
+    let cpus = pmu.cpus.clone().unwrap_or_default();
+    if pmu.name == "power_core" {
+        let cores = cpus.into_iter().map(|cpu| (cpu, Scope::Core { cpu }));
+        return Ok(cores.collect());
+    }
+    let mut places = Vec::with_capacity(cpus.len());
+    for cpu in cpus {
+        let package = topology(sys, cpu, "physical_package_id")?.ok_or_else(|| Error::Gone {
+            path: sys.path(format!("sys/devices/system/cpu/cpu{cpu}")),
+        })?;
+        places.push((cpu, package));
+    }
+    let packages: BTreeSet<u32> = places.iter().map(|(_, package)| *package).collect();
+    let one_each = packages.len() == places.len();
+    let mut seen = BTreeSet::new();
+    let mut scopes = Vec::with_capacity(places.len());
+    for (cpu, package) in places {
+        let die = match one_each || amd {
+            true => None,
+            false => topology(sys, cpu, "die_id")?,
+        };
+        // A second counter of the same place is a mirror of the first.
+        if seen.insert((package, die)) {
+            scopes.push((cpu, Scope::Package { package, die }));
+        }
+    }
+    Ok(scopes)
+}
+
+fn topology(sys: &SysRoot, cpu: usize, file: &str) -> Result<Option<u32>> {
+    let path = format!("sys/devices/system/cpu/cpu{cpu}/topology/{file}");
+    sys.value(path, "a number, 0 or more")
+}
+
+#[cfg(test)]
+mod tests;

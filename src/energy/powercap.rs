@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::sysroot::SysRoot;
 use crate::units::{Microjoules, Nanos};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const CLASS: &str = "sys/class/powercap";
 
@@ -72,6 +72,7 @@ fn descend(sys: &SysRoot, directory: &str, found: &mut BTreeMap<String, Zone>) -
                 .value(format!("{path}/max_energy_range_uj"), "an energy in µJ")
                 .ok()
                 .flatten()
+                .filter(|range| *range > 0)
                 .map(Microjoules::new),
             energy: Access::of(&energy(sys, &path)),
             path: path.clone(),
@@ -147,6 +148,7 @@ fn place(zone: &Zone, zones: &[Zone], amd: bool) -> Option<(Domain, Scope)> {
         return Some((Domain::Package, scope));
     }
     let domain = match zone.name.as_str() {
+        // A second socket's platform zone (psys-1) may or may not be part of the first's: left out.
         "psys" => return Some((Domain::Platform, Scope::Machine)),
         "core" if amd => return None,
         "core" => Domain::Cores,
@@ -180,30 +182,31 @@ pub struct Powercap {
 }
 
 impl Powercap {
-    /// All readable zones of this machine; `None` when there are none.
+    /// The zones to count of every domain that can be read in full; `None` when there is no such domain.
     ///
     /// # Errors
     /// As [`zones`].
     pub fn open(sys: &SysRoot, amd: bool) -> Result<Option<Self>> {
         let zones = zones(sys)?;
-        let meters: Vec<_> = meters(&zones, amd)
+        let meters = meters(&zones, amd);
+        // A domain of which some zone cannot be read would be counted short.
+        let hidden: BTreeSet<_> = meters
+            .iter()
+            .filter(|meter| meter.zone.energy != Access::Readable)
+            .map(|meter| meter.domain.clone())
+            .collect();
+        let meters: Vec<_> = meters
             .into_iter()
-            .filter(|meter| meter.zone.energy == Access::Readable)
-            .map(
-                |Meter {
-                     zone,
-                     domain,
-                     scope,
-                 }| {
-                    let counter = Counter::new(Limits {
-                        range: zone.range,
-                        max_power: domain.max_power(),
-                        refresh: REFRESH,
-                        frozen_after: domain.frozen_after(),
-                    });
-                    (zone.path.clone(), domain, scope, counter)
-                },
-            )
+            .filter(|meter| !hidden.contains(&meter.domain))
+            .map(|meter| {
+                let counter = Counter::new(Limits {
+                    range: meter.zone.range,
+                    max_power: meter.domain.max_power(),
+                    refresh: REFRESH,
+                    frozen_after: meter.domain.frozen_after(),
+                });
+                (meter.zone.path.clone(), meter.domain, meter.scope, counter)
+            })
             .collect();
         Ok((!meters.is_empty()).then(|| Self {
             sys: sys.clone(),
@@ -237,3 +240,6 @@ impl EnergySource for Powercap {
             .min()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,15 +110,26 @@ fn pmu_facts(sys: &SysRoot, name: &str) -> PmuFacts {
             };
         }
     };
-    let access = match (domains.is_empty(), perf::permission(sys)) {
-        (true, _) => Access::Absent,
-        (false, permission) => Access::of(&permission.map(Some)),
+    let access = match domains.is_empty() {
+        true => Access::Absent,
+        false => Access::of(&openable(sys, &pmu).map(Some)),
     };
     PmuFacts {
         pmu: Some(pmu),
         domains,
         access,
     }
+}
+
+/// Whether the energy events of this PMU can be opened: on the running machine by doing so, since a
+/// container may refuse what the capabilities allow; elsewhere by the kernel's rule.
+fn openable(sys: &SysRoot, pmu: &Pmu) -> Result<()> {
+    let (true, Some(&cpu)) = (sys.is_host(), pmu.cpus.iter().flatten().next()) else {
+        return perf::permission(sys);
+    };
+    let energies = pmu.energy_events(sys)?;
+    let events: Vec<_> = energies.into_iter().map(|(_, event)| event).collect();
+    perf::Group::open(sys, pmu, &events, cpu)?.read().map(drop)
 }
 
 fn describe(sys: &SysRoot, name: &str) -> Result<Option<(Pmu, Vec<Domain>)>> {
