@@ -14,6 +14,7 @@ pub mod observation;
 pub mod profile;
 pub mod sched;
 pub mod stats;
+pub mod observe;
 pub mod sysroot;
 pub mod topology;
 pub mod units;

@@ -48,13 +48,21 @@ impl SysRoot {
     /// # Errors
     /// [`Error::Denied`] without the privilege to read it, [`Error::Io`] for anything else.
     pub fn text(&self, relative: impl AsRef<Path>) -> Result<Option<String>> {
+        Ok(self.bytes(relative)?.map(|bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            let padding = |c: char| c.is_whitespace() || c == '\0';
+            text.trim_matches(padding).to_owned()
+        }))
+    }
+
+    /// The file's raw bytes; `None` as for [`SysRoot::text`].
+    ///
+    /// # Errors
+    /// As [`SysRoot::text`].
+    pub fn bytes(&self, relative: impl AsRef<Path>) -> Result<Option<Vec<u8>>> {
         let path = self.path(relative);
         match std::fs::read(&path) {
-            Ok(bytes) => {
-                let text = String::from_utf8_lossy(&bytes);
-                let padding = |c: char| c.is_whitespace() || c == '\0';
-                Ok(Some(text.trim_matches(padding).to_owned()))
-            }
+            Ok(bytes) => Ok(Some(bytes)),
             Err(source) => absent_or(path, source).map(|()| None),
         }
     }
@@ -155,6 +163,18 @@ fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
     Some(cpus)
 }
 
+/// Ascending CPU numbers as the kernel prints them: `[0, 1, 2, 3, 8]` → `0-3,8`.
+pub fn format_cpu_list(cpus: &[usize]) -> String {
+    let runs = cpus.chunk_by(|one, next| one + 1 == *next);
+    let runs: Vec<String> = runs
+        .map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            _ => run.iter().map(usize::to_string).collect(),
+        })
+        .collect();
+    runs.join(",")
+}
+
 fn absent_or(path: PathBuf, source: std::io::Error) -> Result<()> {
     // ENODEV 19 and ENXIO 6: the file stands, the device behind it has gone.
     match (source.kind(), source.raw_os_error()) {
@@ -219,12 +239,19 @@ mod tests {
     fn cpu_lists() {
         assert_eq!(parse_cpu_list("0-3,8"), Some(vec![0, 1, 2, 3, 8]));
         assert_eq!(parse_cpu_list(""), Some(vec![]));
+        assert_eq!(format_cpu_list(&[0, 1, 2, 5]), "0-2,5");
         for wrong in ["3-0", "1,1", "0-99999999999", "a", "-", "0-", "0,,x"] {
             assert_eq!(parse_cpu_list(wrong), None, "{wrong}");
         }
     }
 
     proptest! {
+        #[test]
+        fn a_cpu_list_that_is_printed_reads_as_the_same_cpus(cpus in prop::collection::btree_set(0usize..200, 0..80)) {
+            let cpus: Vec<usize> = cpus.into_iter().collect();
+            prop_assert_eq!(parse_cpu_list(&format_cpu_list(&cpus)), Some(cpus));
+        }
+
         #[test]
         fn no_text_breaks_the_cpu_list_parser(text in "[0-9,\\-a ]{0,24}") {
             if let Some(cpus) = parse_cpu_list(&text) {

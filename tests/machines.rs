@@ -9,8 +9,8 @@
 
 mod common;
 
-use common::{FakeSys, assert_consistent, list, shared_fixtures, unpack};
-use scx_joule::sysroot::SysRoot;
+use common::{FakeSys, assert_consistent, shared_fixtures, unpack};
+use scx_joule::sysroot::{SysRoot, format_cpu_list as list};
 use scx_joule::topology::{CoreType, Topology};
 use scx_joule::units::KHz;
 

@@ -9,9 +9,9 @@
 
 mod common;
 
-use common::{FakeSys, assert_consistent, list};
+use common::{FakeSys, assert_consistent};
 use proptest::prelude::*;
-use scx_joule::sysroot::SysRoot;
+use scx_joule::sysroot::{SysRoot, format_cpu_list as list};
 use scx_joule::topology::{CapacitySource, Cluster, Topology};
 use scx_joule::units::{Capacity, KHz};
 
@@ -94,7 +94,10 @@ fn favoured_cores_in_small_steps_stay_one_class_and_a_gap_makes_two() {
 
 #[test]
 fn clusters_with_other_opps_are_other_classes_though_equally_big() {
-    let phone = FakeSys::fixture("phone").set("sys/devices/system/cpu/cpu7/cpu_capacity", 855);
+    let phone = FakeSys::fixture("phone")
+        .set("sys/devices/system/cpu/cpu7/cpu_capacity", 855)
+        .without("sys/devices/system/cpu/cpu6/regs")
+        .without("sys/devices/system/cpu/cpu7/regs");
     let topology = read(&phone.root());
     assert_ne!(
         topology.cpu(7).unwrap().class,

@@ -24,11 +24,16 @@ impl FakeSys {
 
     /// The machine that `tests/fixtures/<name>.machine` describes.
     pub fn fixture(name: &str) -> Self {
+        Self::empty().and(name)
+    }
+
+    /// Adds what `tests/fixtures/<name>.machine` describes.
+    pub fn and(self, name: &str) -> Self {
         let file =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.machine"));
         let text =
             std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        Self::empty().with(&text)
+        self.with(&text)
     }
 
     /// Adds what the lines of `text` say; see tests/fixtures/README.md for the notation.
@@ -174,17 +179,4 @@ pub fn assert_consistent(topology: &Topology) {
             .iter()
             .all(|group| group.cpus.len() <= MAX_GROUP)
     );
-}
-
-/// `[0, 1, 2, 5]` → `0-2,5`.
-pub fn list(cpus: &[usize]) -> String {
-    let runs: Vec<String> = cpus
-        .chunk_by(|one, next| one + 1 == *next)
-        .map(|run| match run {
-            [only] => only.to_string(),
-            [first, .., last] => format!("{first}-{last}"),
-            [] => String::new(),
-        })
-        .collect();
-    runs.join(",")
 }

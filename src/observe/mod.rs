@@ -1,0 +1,3 @@
+//! Looking at the machine and at the running scheduler without changing either.
+
+pub mod check;
