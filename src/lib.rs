@@ -15,6 +15,8 @@ pub mod profile;
 pub mod sched;
 pub mod stats;
 pub mod observe;
+pub mod model;
+pub mod observation;
 pub mod sysroot;
 pub mod topology;
 pub mod units;

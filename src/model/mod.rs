@@ -1,0 +1,301 @@
+//! An energy model of the machine, fitted while it runs. Pure: observations in, costs out; no I/O, no
+//! clock.
+//!
+//! `features` turns an observation into a regression row, `power` holds the physical parameters and the
+//! prior, `fit` the estimator, `change` what protects it (noise, outliers, changes of the machine), `cost`
+//! the published table, `steer` the exploration.
+
+mod change;
+pub mod cost;
+mod features;
+mod fit;
+mod power;
+pub mod steer;
+
+pub use change::Change;
+pub use features::{ClassShape, Meter, OppShape, Refusal, Shape};
+pub use power::{ClassPower, PowerModel, Prior, default_curve};
+
+use crate::observation::{CostTable, Observation};
+use crate::units::Nanos;
+use change::{Channel, Outcome};
+use cost::Publisher;
+use features::{Row, Terms};
+use fit::Filter;
+
+/// What became of an observation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Learnt.
+    Accepted,
+    /// Too far from what is known: kept aside until it is clear what it means.
+    Held,
+    /// Kept aside, and most likely drawn by something other than the CPUs.
+    Foreign,
+    /// The machine is not what it was; the model now doubts that part and follows fast.
+    Changed(Change),
+    /// Refused; nothing was changed.
+    Rejected(Refusal),
+}
+
+/// A power with its standard deviation, µW.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Most probable value, at least 0.
+    pub uw: f64,
+    /// Standard deviation.
+    pub sigma_uw: f64,
+    /// Whether measurements, rather than the prior, decide the value: they took away at least half of the
+    /// prior's variance.
+    pub identified: bool,
+}
+
+/// The power that a meter should show.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// Expected power, µW.
+    pub uw: f64,
+    /// Standard deviation of the meter's reading around it, µW.
+    pub sigma_uw: f64,
+}
+
+/// The fitted model of one machine.
+#[derive(Clone, Debug)]
+pub struct Model {
+    terms: Terms,
+    filter: Filter,
+    channels: [Channel; features::METERS],
+    calibration: Option<Calibration>,
+    publisher: Publisher,
+}
+
+impl Model {
+    /// A model that knows no more than `prior`.
+    ///
+    /// # Errors
+    /// A shape that a cost table cannot hold, or a prior that does not match it.
+    pub fn new(shape: Shape, prior: &Prior) -> Result<Self, Refusal> {
+        shape.check()?;
+        let terms = Terms::new(shape);
+        let belief = prior.belief(&terms)?;
+        let filter = Filter::new(belief.mean, belief.covariance).ok_or(Refusal::BadPrior)?;
+        let channel = |meter| Channel::new(meter, &terms);
+        Ok(Self {
+            channels: [Meter::Package, Meter::Cores, Meter::System].map(channel),
+            filter,
+            terms,
+            calibration: (!belief.scaled).then(Calibration::default),
+            publisher: Publisher::default(),
+        })
+    }
+
+    /// Learns one observation.
+    pub fn update(&mut self, observation: &Observation) -> Verdict {
+        let rows = match self.terms.rows(observation) {
+            Ok(rows) => rows,
+            Err(reason) => return Verdict::Rejected(reason),
+        };
+        let mut verdict = Verdict::Accepted;
+        for (meter, row, watts) in rows {
+            let outcome = self.learn(meter, row, watts, observation.duration);
+            verdict = match (outcome, verdict) {
+                (Outcome::Changed(change), _) => Verdict::Changed(change),
+                (Outcome::Foreign, Verdict::Accepted | Verdict::Held) => Verdict::Foreign,
+                (Outcome::Held, Verdict::Accepted) => Verdict::Held,
+                (_, verdict) => verdict,
+            };
+        }
+        verdict
+    }
+
+    fn learn(&mut self, meter: Meter, row: Row, watts: f64, duration: Nanos) -> Outcome {
+        let Some(channel) = self.channels.get_mut(meter.index()) else {
+            return Outcome::Held;
+        };
+        let Some(calibration) = &mut self.calibration else {
+            return channel.step(&mut self.filter, &self.terms, row, watts, duration);
+        };
+        calibration.add(meter, row, watts, duration, &self.filter);
+        let Some(scale) = calibration.scale() else {
+            return Outcome::Held;
+        };
+        self.filter.rescale(scale);
+        let collected = self.calibration.take().unwrap_or_default();
+        let mut outcome = Outcome::Learnt;
+        for early in collected.rows {
+            if let Some(channel) = self.channels.get_mut(early.meter.index()) {
+                let Early {
+                    row,
+                    watts,
+                    duration,
+                    ..
+                } = early;
+                outcome = channel.step(&mut self.filter, &self.terms, row, watts, duration);
+            }
+        }
+        outcome
+    }
+
+    /// The meter that the model is fitted to, the closest to the CPUs' supply; `None` before the first
+    /// reading.
+    pub fn meter(&self) -> Option<Meter> {
+        [Meter::Package, Meter::Cores, Meter::System]
+            .into_iter()
+            .find(|meter| self.channels.get(meter.index()).is_some_and(Channel::used))
+    }
+
+    /// The power that [`Model::meter`] (the package's before any reading) should have shown.
+    ///
+    /// # Errors
+    /// An observation that does not match the machine's shape.
+    pub fn predict(&self, observation: &Observation) -> Result<Prediction, Refusal> {
+        let meter = self.meter().unwrap_or(Meter::Package);
+        let row = self.terms.row(observation, meter)?;
+        let watts = fit::dot(&row, &self.filter.estimate()).max(0.0);
+        let noise = self
+            .channels
+            .get(meter.index())
+            .map_or(0.0, |c| c.noise_at(watts));
+        Ok(Prediction {
+            uw: watts * 1e6,
+            sigma_uw: (self.filter.variance_of(&row) + noise.powi(2)).sqrt() * 1e6,
+        })
+    }
+
+    /// The physical parameters as they are believed now.
+    pub fn power(&self) -> PowerModel {
+        PowerModel::from_parameters(&self.terms, &self.filter.estimate())
+    }
+
+    /// The table to publish. It changes, and its generation grows, only when a cost that a placement can
+    /// see has moved by more than 2 %.
+    pub fn cost_table(&mut self) -> CostTable {
+        let power = self.power();
+        self.publisher.publish(&self.terms.shape, &power)
+    }
+
+    /// Per OPP of a class: power of its first busy CPU, shared power included, above deepest idle. Empty
+    /// for a class that does not exist.
+    pub fn curve(&self, class: usize) -> Vec<(OppShape, Estimate)> {
+        let (Some(terms), Some(shape)) = (
+            self.terms.classes.get(class),
+            self.terms.shape.classes.get(class),
+        ) else {
+            return Vec::new();
+        };
+        let parameters = self.filter.estimate();
+        let estimate = |(opp, (shape, drive)): (usize, (&OppShape, &f64))| {
+            let mut row = Row::default();
+            row.push(terms.busy + opp, 1.0);
+            if let Some(shared) = terms.shared {
+                row.push(shared, 1.0);
+                row.push(shared + 1, *drive);
+            }
+            let variance = self.filter.variance_of(&row);
+            let estimate = Estimate {
+                uw: fit::dot(&row, &parameters) * 1e6,
+                sigma_uw: variance.sqrt() * 1e6,
+                identified: variance < 0.5 * self.filter.prior_variance_of(&row),
+            };
+            (*shape, estimate)
+        };
+        shape
+            .opps
+            .iter()
+            .zip(&terms.drive)
+            .enumerate()
+            .map(estimate)
+            .collect()
+    }
+
+    /// Per class: how much of the prior's doubt about its busy power is gone, 0 (none) to 1, averaged over
+    /// the OPPs.
+    pub fn confidence(&self) -> Vec<f64> {
+        let of_class = |terms: &features::ClassTerms| {
+            let gone: f64 = (terms.busy..terms.busy + terms.opps)
+                .map(|parameter| {
+                    let mut row = Row::default();
+                    row.push(parameter, 1.0);
+                    let left = self.filter.variance_of(&row) / self.filter.prior_variance_of(&row);
+                    (1.0 - left.sqrt()).clamp(0.0, 1.0)
+                })
+                .sum();
+            gone / features::float(u64::try_from(terms.opps).unwrap_or(1).max(1))
+        };
+        self.terms.classes.iter().map(of_class).collect()
+    }
+
+    /// How often rounding had spoilt the covariance so far that it was taken back to the prior's.
+    pub fn numerical_resets(&self) -> u32 {
+        self.filter.resets()
+    }
+}
+
+/// Rows collected until they tell the scale of a prior that has none.
+#[derive(Clone, Debug, Default)]
+struct Calibration {
+    rows: Vec<Early>,
+}
+
+/// A row from before the scale was known.
+#[derive(Clone, Debug)]
+struct Early {
+    meter: Meter,
+    row: Row,
+    watts: f64,
+    duration: Nanos,
+    /// The prior's activity power, on the prior's scale.
+    activity: f64,
+}
+
+/// Rows that calibrate: 4 s at 4 Hz. Older ones give way to newer ones while the machine idles.
+const CALIBRATION_ROWS: usize = 16;
+
+impl Calibration {
+    fn add(&mut self, meter: Meter, row: Row, watts: f64, duration: Nanos, prior: &Filter) {
+        if self.rows.len() >= CALIBRATION_ROWS {
+            self.rows.remove(0);
+        }
+        let activity = prior.mean_of(&row);
+        self.rows.push(Early {
+            meter,
+            row,
+            watts,
+            duration,
+            activity,
+        });
+    }
+
+    /// W per unit of the prior: slope of measured power over the prior's, relative errors equal, with a
+    /// weak belief that a third of the mean is base power. `None` until there are rows enough.
+    fn scale(&self) -> Option<f64> {
+        if self.rows.len() < CALIBRATION_ROWS {
+            return None;
+        }
+        let count = features::float(u64::try_from(self.rows.len()).ok()?);
+        let mean = self.rows.iter().map(|row| row.watts).sum::<f64>() / count;
+        if mean <= 0.0 {
+            return None;
+        }
+        // Normal equations of (base, scale); the belief counts as one row.
+        let (mut n, mut a, mut aa, mut y, mut ay) = (1.0, 0.0, 0.0, mean / 3.0, 0.0);
+        for row in &self.rows {
+            let weight = (mean / (row.watts + 0.1 * mean)).powi(2);
+            n += weight;
+            a += weight * row.activity;
+            aa += weight * row.activity.powi(2);
+            y += weight * row.watts;
+            ay += weight * row.activity * row.watts;
+        }
+        let determinant = n * aa - a * a;
+        let scale = (n * ay - a * y) / determinant;
+        let through_origin = ay / aa;
+        // A negative slope or base: the rows do not tell base and activity apart.
+        let scale = if scale > 0.0 && scale < through_origin {
+            scale
+        } else {
+            through_origin
+        };
+        (scale.is_finite() && scale > 0.0).then_some(scale)
+    }
+}

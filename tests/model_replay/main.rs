@@ -1,0 +1,6 @@
+//! The model against synthetic machines whose true costs are known.
+
+#[cfg(test)]
+mod accuracy;
+#[cfg(test)]
+mod machine;
