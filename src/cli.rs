@@ -1,6 +1,6 @@
 //! The command line, and nothing but the command line: no defaults that mean anything, no system.
 
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped as asked or check passed; 1 the scheduler failed or was \
 ejected (the kernel's default scheduler is back); 2 wrong command line, profile or file; 3 this \
@@ -11,11 +11,27 @@ machine cannot run it (see `scx_joule check`)";
 /// Without a sub-command it takes over the CPU scheduling of this machine until it is stopped
 /// (Ctrl-C), which gives the kernel's default scheduler back.
 #[derive(Clone, Debug, Parser)]
-#[command(version, after_help = EXIT_CODES)]
+#[command(version, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    /// Something other than scheduling.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// How to schedule.
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// What the program does other than scheduling.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Say what this machine offers, what is missing, and what to type to fix it.
+    ///
+    /// Exits with 0 when the scheduler can run here and now, with 1 when it cannot.
+    Check {
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Options of the scheduler itself.

@@ -1,6 +1,5 @@
 //! The library's one error type: what could not be read or understood, where, and what would have been right.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 
 /// Why a reading, a file or a setting was refused.
@@ -38,7 +37,19 @@ pub enum Error {
         /// The value as found (shortened).
         value: String,
         /// What would have been right.
-        expected: Cow<'static, str>,
+        expected: &'static str,
+    },
+    /// A setting in a file of the user's is wrong.
+    #[error("{}:{line}: '{value}': {reason}", path.display())]
+    Setting {
+        /// The file that was read.
+        path: PathBuf,
+        /// Line of the offending setting, from 1.
+        line: usize,
+        /// The setting as found.
+        value: String,
+        /// What is wrong and what would be right.
+        reason: String,
     },
     /// A name that nothing here has.
     #[error("no {what} is called '{value}'; there are {known}")]

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use crossbeam_channel::{Receiver, bounded};
-use scx_joule::cli::{Cli, RunArgs};
+use scx_joule::cli::{Cli, Command, RunArgs};
 use scx_joule::config::Config;
+use scx_joule::observe::check;
 use scx_joule::sysroot::SysRoot;
 use scx_joule::{daemon, stats};
 use std::process::ExitCode;
@@ -14,6 +15,8 @@ use std::time::Duration;
 const FAILED: u8 = 1;
 /// The command line, a profile or a file is wrong.
 const USAGE: u8 = 2;
+/// This machine cannot run the scheduler.
+const UNABLE: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -25,32 +28,43 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level))
         .format_timestamp(None)
         .init();
-    let outcome = match Config::new(&cli.run) {
-        _ if cli.run.help_stats => stats::explain(&mut std::io::stdout()),
-        Ok(config) => schedule(&cli.run, &config),
-        Err(error) => return fail(USAGE, &error.into()),
+    let sys = SysRoot::host();
+    let outcome = match cli.command {
+        Some(Command::Check { json }) => check::run(&sys, json),
+        None => run(&cli.run, &sys),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(FAILED, &error),
-    }
+    outcome.unwrap_or_else(|error| fail(FAILED, &format!("{error:#}")))
 }
 
-fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
-    eprintln!("scx_joule: {error:#}");
+fn fail(code: u8, message: &str) -> ExitCode {
+    eprintln!("scx_joule: {message}");
     ExitCode::from(code)
 }
 
-/// Runs the scheduler, or the monitor of one that runs.
-fn schedule(args: &RunArgs, config: &Config) -> Result<()> {
+/// Schedules, or watches or explains a scheduler that somebody else runs.
+fn run(args: &RunArgs, sys: &SysRoot) -> Result<ExitCode> {
+    if args.help_stats {
+        stats::explain(&mut std::io::stdout())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let config = match Config::new(args) {
+        Ok(config) => config,
+        Err(error) => return Ok(fail(USAGE, &error.to_string())),
+    };
     let stop = stop_on_signal()?;
     if let Some(seconds) = args.monitor {
-        return stats::monitor(Duration::from_secs_f64(seconds), || !stop.is_empty());
+        stats::monitor(Duration::from_secs_f64(seconds), || !stop.is_empty())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let obstacles = check::check(sys).obstacles();
+    if !obstacles.is_empty() {
+        return Ok(fail(UNABLE, &obstacles.join("\nscx_joule: ")));
     }
     if let Some(interval) = config.stats {
         std::thread::spawn(move || stats::monitor(interval, || false));
     }
-    daemon::run(config, &SysRoot::host(), &stop)
+    daemon::run(&config, sys, &stop)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A channel that receives when the user or the system wants the program to stop.

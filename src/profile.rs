@@ -40,7 +40,7 @@ impl Profile {
     /// Loads a built-in profile by name, or a file when `name` has a slash or ends in `.toml`.
     ///
     /// # Errors
-    /// [`Error::Unknown`] for a name that is not built in; [`Error::Io`] and [`Error::Malformed`]
+    /// [`Error::Unknown`] for a name that is not built in; [`Error::Io`] and [`Error::Setting`]
     /// for files, naming the line and what would be right.
     pub fn load(name: &str) -> Result<Self> {
         if name.contains('/') || name.ends_with(".toml") {
@@ -65,11 +65,11 @@ impl Profile {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self> {
-        let malformed = |line: usize, value: String, expected: String| Error::Malformed {
+        let wrong = |line: usize, value: String, reason: String| Error::Setting {
             path: path.to_owned(),
             line,
             value,
-            expected: expected.into(),
+            reason,
         };
         let profile: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
@@ -77,11 +77,7 @@ impl Profile {
                 .get(..start)
                 .map_or(0, |head| head.matches('\n').count());
             let value = text.lines().nth(line_start).unwrap_or_default().trim();
-            malformed(
-                line_start + 1,
-                value.to_owned(),
-                format!("right: {}", error.message()),
-            )
+            wrong(line_start + 1, value.to_owned(), error.message().to_owned())
         })?;
         let ranges = [
             ("slice_us", profile.slice_us, 100, 20_000),
@@ -93,10 +89,10 @@ impl Profile {
                 let line = text
                     .lines()
                     .position(|line| line.trim_start().starts_with(field));
-                return Err(malformed(
+                return Err(wrong(
                     line.map_or(1, |index| index + 1),
                     format!("{field} = {value}"),
-                    format!("within {least}..={most}"),
+                    format!("must be within {least}..={most}"),
                 ));
             }
         }
@@ -134,7 +130,7 @@ mod tests {
         let text = "intent = 'x'\nslice_us = 5\nheadroom_pct = 125\nhysteresis_pct = 5\n";
         assert_eq!(
             parse(text).unwrap_err(),
-            "p.toml:2: 'slice_us = 5' is not within 100..=20000"
+            "p.toml:2: 'slice_us = 5': must be within 100..=20000"
         );
     }
 

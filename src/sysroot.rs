@@ -192,7 +192,7 @@ fn malformed(path: PathBuf, text: &str, expected: &'static str) -> Error {
         path,
         line: 1,
         value: text.chars().take(40).collect(),
-        expected: expected.into(),
+        expected,
     }
 }
 

@@ -114,6 +114,22 @@ impl Report {
             false => ExitCode::FAILURE,
         }
     }
+
+    /// Why the scheduler cannot run here and now, one line each; empty when it can.
+    pub fn obstacles(&self) -> Vec<String> {
+        let blocking = self.findings.iter().filter(|finding| finding.blocks());
+        blocking
+            .map(|finding| {
+                let fix = finding.fix.as_ref().map(|fix| format!("; {fix}"));
+                format!(
+                    "{}: {}{}",
+                    finding.name,
+                    finding.detail,
+                    fix.unwrap_or_default()
+                )
+            })
+            .collect()
+    }
 }
 
 /// Looks at the machine below `sys`.
