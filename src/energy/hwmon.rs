@@ -200,8 +200,8 @@ mod tests {
     fn energy_is_a_difference_and_power_is_as_shown() {
         let machine = Machine::bare();
         machine
-            .channel("hwmon0", "scmi_sensors", "energy1", "soc", "1000")
-            .channel("hwmon0", "scmi_sensors", "power1", "soc", "2500000");
+            .channel("hwmon0", "scmi_sensors", "energy1", "socket", "1000")
+            .channel("hwmon0", "scmi_sensors", "power1", "socket", "2500000");
         let mut source = all(&machine);
         source.sample(at_ms(0)).unwrap();
         machine.file(ENERGY, "1400\n");
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_counter_that_falls_is_not_guessed_at() {
         let machine = Machine::bare();
-        machine.channel("hwmon0", "scmi_sensors", "energy1", "soc", "1000");
+        machine.channel("hwmon0", "scmi_sensors", "energy1", "socket", "1000");
         let mut source = all(&machine);
         source.sample(at_ms(0)).unwrap();
         machine.file(ENERGY, "10\n");
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_channel_that_vanishes_is_missing_and_not_zero() {
         let machine = Machine::bare();
-        machine.channel("hwmon0", "ina226", "power1", "soc", "5");
+        machine.channel("hwmon0", "ina226", "power1", "socket", "5");
         let mut source = all(&machine);
         machine.remove("sys/class/hwmon/hwmon0/power1_input");
         let readings = source.sample(at_ms(0)).unwrap();
@@ -237,7 +237,7 @@ mod tests {
     fn garbage_and_refusals_are_facts_when_probed_and_errors_when_sampled() {
         for (text, broken) in [("-5\n", true), ("0x10\n", true), ("12", false)] {
             let machine = Machine::bare();
-            machine.channel("hwmon0", "scmi_sensors", "energy1", "soc", "1000");
+            machine.channel("hwmon0", "scmi_sensors", "energy1", "socket", "1000");
             let mut source = all(&machine);
             machine.file(ENERGY, text);
             let access = channels(&machine.sys()).unwrap()[0].access.clone();
@@ -245,7 +245,7 @@ mod tests {
             assert_eq!(source.sample(at_ms(0)).is_err(), broken, "{text}");
         }
         let machine = Machine::bare();
-        machine.channel("hwmon0", "scmi_sensors", "energy1", "soc", "1000");
+        machine.channel("hwmon0", "scmi_sensors", "energy1", "socket", "1000");
         let mut source = all(&machine);
         machine.deny(ENERGY);
         let access = channels(&machine.sys()).unwrap()[0].access.clone();

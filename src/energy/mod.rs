@@ -1,5 +1,5 @@
 //! The machine's own meters, read and never written: what there is ([`probe()`]), which one to trust
-//! for what ([`select()`]), and one reader per kind of meter behind [`EnergySource`].
+//! for what ([`select()`]), and one reader per kind of meter behind [`EnergySource`] ([`open()`]).
 
 pub mod battery;
 pub mod counter;
@@ -7,12 +7,14 @@ pub mod counter;
 mod fixture;
 pub mod hwmon;
 pub mod kernel_em;
+pub mod open;
 pub mod perf;
 pub mod powercap;
 pub mod probe;
 pub mod select;
 pub mod source;
 
+pub use open::open;
 pub use probe::{Facts, probe};
 pub use select::{Selection, select};
 pub use source::{Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};

@@ -287,14 +287,11 @@ fn microjoules(count: u64, scale: f64) -> Option<Microjoules> {
     if !(scale.is_normal() && scale > 0.0) {
         return None;
     }
-    // scale = mantissa × 2^exponent (IEEE 754 binary64).
+    // scale = mantissa × 2^exponent (IEEE 754 binary64). 64 bits of count, 44 of mantissa and 20 of
+    // the million fill 128, so the mantissa's last 9 of 53 bits go; those of RAPL's scale are 0.
     let bits = scale.to_bits();
-    let mut mantissa = (bits & ((1 << 52) - 1)) | (1 << 52);
-    let mut exponent = i64::try_from(bits >> 52).ok()? - 1075;
-    // 64 bits of count, 44 of mantissa and 20 of the million fill 128.
-    let spare = mantissa.trailing_zeros().max(53 - 44);
-    mantissa >>= spare;
-    exponent += i64::from(spare);
+    let mantissa = ((bits & ((1 << 52) - 1)) | (1 << 52)) >> 9;
+    let exponent = i64::try_from(bits >> 52).ok()? - 1075 + 9;
     let product = u128::from(count) * u128::from(mantissa) * 1_000_000;
     let energy_uj = match u32::try_from(exponent) {
         Ok(left) => {
@@ -328,7 +325,7 @@ const REFRESH: Nanos = Nanos::new(1_000_000);
 
 impl PerfEnergy {
     /// Opens the energy events of `pmu` on every CPU of its `cpumask`; `None` when it has no energy
-    /// event. `amd` as for [`super::powercap::meters`]: one counter for each package, whatever the
+    /// event or no CPU. `amd` as for [`super::powercap::meters`]: one counter for each package, whatever the
     /// `cpumask` says.
     ///
     /// # Errors
@@ -358,7 +355,7 @@ impl PerfEnergy {
             let meters = meters.collect();
             groups.push((scope, Group::open(sys, pmu, &events, cpu)?, meters));
         }
-        Ok(Some(Self { groups }))
+        Ok((!groups.is_empty()).then_some(Self { groups }))
     }
 }
 

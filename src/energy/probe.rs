@@ -110,9 +110,10 @@ fn pmu_facts(sys: &SysRoot, name: &str) -> PmuFacts {
             };
         }
     };
-    let access = match domains.is_empty() {
-        true => Access::Absent,
-        false => Access::of(&openable(sys, &pmu).map(Some)),
+    let cpu = pmu.cpus.iter().flatten().next();
+    let access = match cpu.filter(|_| !domains.is_empty()) {
+        None => Access::Absent,
+        Some(cpu) => Access::of(&openable(sys, &pmu, *cpu).map(Some)),
     };
     PmuFacts {
         pmu: Some(pmu),
@@ -123,10 +124,10 @@ fn pmu_facts(sys: &SysRoot, name: &str) -> PmuFacts {
 
 /// Whether the energy events of this PMU can be opened: on the running machine by doing so, since a
 /// container may refuse what the capabilities allow; elsewhere by the kernel's rule.
-fn openable(sys: &SysRoot, pmu: &Pmu) -> Result<()> {
-    let (true, Some(&cpu)) = (sys.is_host(), pmu.cpus.iter().flatten().next()) else {
+fn openable(sys: &SysRoot, pmu: &Pmu, cpu: usize) -> Result<()> {
+    if !sys.is_host() {
         return perf::permission(sys);
-    };
+    }
     let energies = pmu.energy_events(sys)?;
     let events: Vec<_> = energies.into_iter().map(|(_, event)| event).collect();
     perf::Group::open(sys, pmu, &events, cpu)?.read().map(drop)
@@ -145,6 +146,8 @@ fn describe(sys: &SysRoot, name: &str) -> Result<Option<(Pmu, Vec<Domain>)>> {
 mod tests {
     use super::*;
     use crate::energy::fixture::Machine;
+    use crate::energy::select;
+    use proptest::prelude::*;
 
     #[test]
     fn a_machine_that_shows_nothing_is_a_set_of_absences() {
@@ -196,12 +199,31 @@ mod tests {
     }
 
     #[test]
-    fn a_pmu_without_events_is_described_but_counts_nothing() {
-        let machine = Machine::bare();
-        machine.energy_pmu("power", "0", &[]);
-        let facts = probe(&machine.sys());
-        assert_eq!(facts.power.access, Access::Absent);
-        assert!(facts.power.pmu.is_some());
+    fn a_pmu_without_events_or_cpus_is_described_but_counts_nothing() {
+        for (cpumask, events) in [("0", &[][..]), ("", &["energy-pkg=0x02"])] {
+            let machine = Machine::bare();
+            machine
+                .privileged(true)
+                .energy_pmu("power", cpumask, events);
+            let facts = probe(&machine.sys());
+            assert_eq!(facts.power.access, Access::Absent, "{cpumask}");
+            assert!(facts.power.pmu.is_some());
+        }
+    }
+
+    #[test]
+    fn on_this_machine_the_probe_opens_what_it_calls_readable() {
+        let sys = SysRoot::host();
+        let facts = probe(&sys);
+        for found in [&facts.power, &facts.power_core] {
+            if found.access == Access::Readable {
+                let pmu = found.pmu.as_ref().unwrap();
+                let opened = perf::PerfEnergy::open(&sys, pmu, facts.amd());
+                assert!(opened.unwrap().is_some());
+            }
+        }
+        let json = serde_json::to_string(&facts).unwrap();
+        assert_eq!(serde_json::from_str::<Facts>(&json).unwrap(), facts);
     }
 
     #[test]
@@ -221,5 +243,39 @@ mod tests {
             .filter(|zone| matches!(zone.energy, Access::Broken { .. }));
         assert_eq!(broken.count(), 1);
         assert_eq!(zones.len(), 5);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_text_in_any_file_breaks_the_probe_or_the_rules(
+            files in prop::collection::vec((0usize..17, "[ -~\n]{0,30}"), 1..6),
+        ) {
+            const FILES: [&str; 17] = [
+                "proc/cpuinfo",
+                "proc/self/status",
+                "proc/sys/kernel/perf_event_paranoid",
+                "sys/bus/event_source/devices/power/type",
+                "sys/bus/event_source/devices/power/cpumask",
+                "sys/bus/event_source/devices/power/events/energy-pkg",
+                "sys/bus/event_source/devices/power/events/energy-pkg.scale",
+                "sys/bus/event_source/devices/power/events/energy-pkg.unit",
+                "sys/class/powercap/intel-rapl:0/name",
+                "sys/class/powercap/intel-rapl:0/energy_uj",
+                "sys/class/powercap/intel-rapl:0/max_energy_range_uj",
+                "sys/class/hwmon/hwmon0/name",
+                "sys/class/hwmon/hwmon0/energy1_label",
+                "sys/class/power_supply/BAT0/type",
+                "sys/class/power_supply/BAT0/status",
+                "sys/kernel/debug/energy_model/cpu0/cpus",
+                "sys/kernel/debug/energy_model/cpu0/flags",
+            ];
+            let machine = Machine::laptop();
+            for (file, text) in files {
+                machine.file(FILES[file], &text);
+            }
+            let selection = select(&probe(&machine.sys()));
+            prop_assert_eq!(selection.verdicts.len(), 14);
+        }
     }
 }

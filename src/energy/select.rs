@@ -2,7 +2,7 @@
 //! sources, of which the first fit one is chosen. Every other gets its reason, and what to type where
 //! that would help.
 
-use super::hwmon::Kind;
+use super::hwmon::{Channel, Kind};
 use super::powercap;
 use super::probe::{Facts, PmuFacts};
 use super::source::{Access, Domain, Provenance};
@@ -321,18 +321,7 @@ fn hwmon(facts: &Facts, kind: Kind, purpose: Purpose) -> Finding {
         Access::Broken { why } => return finding(State::Broken, why),
         Access::Absent | Access::Readable => {}
     }
-    let labelled = |domain: &Domain| -> Vec<_> {
-        let channels = facts.hwmon.items.iter();
-        channels
-            .filter(|channel| channel.kind == kind && channel.domain == *domain)
-            .collect()
-    };
-    let mut channels = labelled(&purpose.domain());
-    let mut note = "";
-    if channels.is_empty() && purpose == Purpose::Package {
-        channels = labelled(&Domain::Platform);
-        note = "; the whole machine, not the package alone";
-    }
+    let channels = channels(facts, kind, purpose);
     if channels.is_empty() {
         let what = format_args!(
             "hwmon {what} channel labelled as {} (found: {})",
@@ -352,11 +341,33 @@ fn hwmon(facts: &Facts, kind: Kind, purpose: Purpose) -> Finding {
             }
         }
     }
+    let note = match channels
+        .iter()
+        .all(|channel| channel.domain == purpose.domain())
+    {
+        true => "",
+        false => "; the whole machine, not the package alone",
+    };
     let names: Vec<_> = channels.iter().map(|channel| channel.name()).collect();
     finding(
         State::Chosen,
         format!("channels {}{note}", names.join(", ")),
     )
+}
+
+/// The channels that serve a purpose: those labelled as its domain, and for want of any for the package
+/// those of the whole machine.
+pub(super) fn channels(facts: &Facts, kind: Kind, purpose: Purpose) -> Vec<&Channel> {
+    let labelled = |domain: &Domain| -> Vec<_> {
+        let channels = facts.hwmon.items.iter();
+        channels
+            .filter(|channel| channel.kind == kind && channel.domain == *domain)
+            .collect()
+    };
+    match (labelled(&purpose.domain()), purpose) {
+        (none, Purpose::Package) if none.is_empty() => labelled(&Domain::Platform),
+        (channels, _) => channels,
+    }
 }
 
 fn names(facts: &Facts, kind: Kind) -> String {

@@ -28,21 +28,33 @@ pub enum Domain {
 
 impl Domain {
     /// Guesses the domain from the label that firmware or a board file gave a rail. A rail that feeds
-    /// more than one domain, or whose label says nothing, stays [`Domain::Other`].
+    /// more than one consumer, or whose label says nothing, stays [`Domain::Other`]. So does a rail
+    /// called SoC: on most boards it feeds what is left of the chip without its CPUs.
     pub fn from_label(label: &str) -> Self {
-        const WORDS: [(&[&str], Domain); 5] = [
-            (&["gpu"], Domain::Gpu),
-            (&["dram", "ddr", "mem"], Domain::Dram),
-            (&["cpu", "core", "cluster", "big", "little"], Domain::Cores),
-            (&["package", "pkg", "socket", "soc"], Domain::Package),
-            (&["total", "system", "sys", "vdd_in"], Domain::Platform),
+        const WORDS: [(&[&str], Option<Domain>); 6] = [
+            (
+                &[
+                    "cpu", "cpus", "core", "cores", "ecore", "cluster", "big", "little",
+                ],
+                Some(Domain::Cores),
+            ),
+            (
+                &["package", "pkg", "socket", "esocket"],
+                Some(Domain::Package),
+            ),
+            (&["total", "system", "in"], Some(Domain::Platform)),
+            (&["gpu"], Some(Domain::Gpu)),
+            (&["dram", "ddr", "mem", "memory"], Some(Domain::Dram)),
+            (&["soc", "cv", "npu", "fan", "disp", "display"], None),
         ];
         let lower = label.to_lowercase();
-        let mut matches = WORDS
-            .iter()
-            .filter(|(words, _)| words.iter().any(|word| lower.contains(word)));
-        match (matches.next(), matches.next()) {
-            (Some((_, domain)), None) => domain.clone(),
+        let is_named = |names: &[&str]| {
+            let mut words = lower.split(|letter: char| !letter.is_alphabetic());
+            words.any(|word| names.contains(&word))
+        };
+        let mut named = WORDS.iter().filter(|(names, _)| is_named(names));
+        match (named.next(), named.next()) {
+            (Some((_, Some(domain))), None) => domain.clone(),
             _ => Self::Other(label.to_owned()),
         }
     }
@@ -260,10 +272,13 @@ mod tests {
             ("Esocket0", Domain::Package),
             ("Ecore007", Domain::Cores),
             ("VDD_IN", Domain::Platform),
-            ("VDD_SOC", Domain::Package),
+            ("Package", Domain::Package),
             ("Total System Power", Domain::Platform),
+            ("VDD_SOC", Domain::Other("VDD_SOC".to_owned())),
+            ("VDD_CPU_CV", Domain::Other("VDD_CPU_CV".to_owned())),
             // One rail for both: neither the cores' energy nor the graphics'.
             ("VDD_CPU_GPU_CV", Domain::Other("VDD_CPU_GPU_CV".to_owned())),
+            ("score", Domain::Other("score".to_owned())),
             ("rail 7", Domain::Other("rail 7".to_owned())),
             ("", Domain::Other(String::new())),
         ] {

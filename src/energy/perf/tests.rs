@@ -139,6 +139,17 @@ fn power_core_has_one_scope_for_each_core() {
 }
 
 #[test]
+fn a_pmu_without_a_cpu_to_ask_is_no_source() {
+    for cpumask in ["", "\n"] {
+        let machine = Machine::bare();
+        machine.energy_pmu("power", cpumask, &["energy-pkg=0x02"]);
+        let sys = machine.sys();
+        let pmu = pmu(&sys, "power").unwrap().unwrap();
+        assert!(PerfEnergy::open(&sys, &pmu, false).unwrap().is_none());
+    }
+}
+
+#[test]
 fn a_cpu_of_the_mask_that_went_offline_is_gone() {
     let machine = Machine::bare();
     machine.energy_pmu("power", "5", &[]);
@@ -179,6 +190,7 @@ fn a_group_read_must_have_a_count_for_each_event() {
     };
     assert_eq!(counts(&words(&[2, 10, 20]), 2), Some(vec![10, 20]));
     assert_eq!(counts(&words(&[1, 10]), 2), None);
+    assert_eq!(counts(&words(&[3, 10, 20]), 2), None);
     assert_eq!(counts(&words(&[2, 10]), 2), None);
     assert_eq!(counts(&words(&[2, 10, 20])[..23], 2), None);
     assert_eq!(counts(&[], 0), None);

@@ -119,7 +119,7 @@ fn modelled_zones_and_unknown_names_do_not_count_but_scmi_does() {
         .zone("intel-rapl:0", "package-x", 5, Some(RANGE))
         .zone("intel-rapl:1", "psys-1", 5, Some(RANGE))
         .zone("intel-rapl:7:0", "core", 5, Some(RANGE))
-        .zone("arm-scmi:0", "soc", 5, Some(RANGE));
+        .zone("arm-scmi:0", "socket", 5, Some(RANGE));
     let scope = Scope::Device("arm-scmi:0".to_owned());
     assert_eq!(
         counted(&machine, false),

@@ -146,7 +146,7 @@ fn the_ladder_as_a_table() {
             || {
                 let machine = Machine::bare();
                 machine
-                    .channel("hwmon0", "scmi_sensors", "energy1", "soc", "77")
+                    .channel("hwmon0", "scmi_sensors", "energy1", "Esocket0", "77")
                     .channel("hwmon1", "ina3221", "power1", "VDD_CPU", "88");
                 machine
             },
@@ -242,6 +242,43 @@ fn a_spare_says_what_is_better() {
         spare.why,
         "zones intel-rapl:0 (package-0); perf power is better"
     );
+}
+
+#[test]
+fn unfit_meters_say_what_they_miss() {
+    let machine = Machine::bare();
+    machine
+        .cpuinfo("AuthenticAMD", "fpu")
+        .privileged(true)
+        .energy_pmu("power", "0", &["energy-pkg=0x02"])
+        .zone("intel-rapl:0", "package-0", 1, RANGE)
+        .zone("intel-rapl:0:0", "core", 1, RANGE)
+        .battery("BAT0", "Discharging")
+        .file("sys/class/power_supply/BAT0/power_now", "4830000\n")
+        .channel("hwmon0", "ina3221", "power1", "VDD_IN", "88");
+    let selection = select(&probe(&machine.sys()));
+    for (purpose, source, state, words) in [
+        (
+            Purpose::Cores,
+            PerfPower,
+            State::Unfit,
+            "no event for cores",
+        ),
+        (Purpose::Cores, Powercap, State::Unfit, "one core only"),
+        (Purpose::Cores, Battery, State::Unfit, "too slow"),
+        (Purpose::Cores, HwmonPower, State::Absent, "ina3221/VDD_IN"),
+        (
+            Purpose::Package,
+            PerfPowerCore,
+            State::Unfit,
+            "counts cores",
+        ),
+        (Purpose::Package, HwmonPower, State::Spare, "whole machine"),
+    ] {
+        let verdict = verdict(&selection, purpose, source);
+        assert_eq!(verdict.state, state, "{}", verdict.why);
+        assert!(verdict.why.contains(words), "{}", verdict.why);
+    }
 }
 
 #[test]
