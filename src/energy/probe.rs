@@ -28,7 +28,9 @@ pub struct Facts {
     pub hwmon: Listing<Channel>,
     /// System batteries.
     pub batteries: Listing<Battery>,
-    /// Performance domains of the kernel's Energy Model.
+    /// Whether debugfs is mounted; also true when it may not be listed.
+    pub debugfs: bool,
+    /// Performance domains of the kernel's Energy Model, which are in debugfs.
     pub kernel_em: Listing<PerfDomain>,
 }
 
@@ -86,6 +88,10 @@ pub fn probe(sys: &SysRoot) -> Facts {
         powercap: Listing::of(powercap::zones(sys)),
         hwmon: Listing::of(hwmon::channels(sys)),
         batteries: Listing::of(battery::batteries(sys)),
+        // A mounted debugfs is never empty.
+        debugfs: sys
+            .entries("sys/kernel/debug")
+            .map_or(true, |entries| !entries.is_empty()),
         kernel_em: Listing::of(kernel_em::domains(sys)),
     }
 }

@@ -324,9 +324,9 @@ fn hwmon(facts: &Facts, kind: Kind, purpose: Purpose) -> Finding {
     let channels = channels(facts, kind, purpose);
     if channels.is_empty() {
         let what = format_args!(
-            "hwmon {what} channel labelled as {} (found: {})",
+            "hwmon {what} channel labelled as {}{}",
             purpose.domain(),
-            names(facts, kind),
+            others(facts, kind),
         );
         return absent(facts, what, None);
     }
@@ -370,17 +370,16 @@ pub(super) fn channels(facts: &Facts, kind: Kind, purpose: Purpose) -> Vec<&Chan
     }
 }
 
-fn names(facts: &Facts, kind: Kind) -> String {
-    let names: Vec<_> = facts
-        .hwmon
-        .items
-        .iter()
+/// The channels of a kind, for a user who knows what the labels mean.
+fn others(facts: &Facts, kind: Kind) -> String {
+    let channels = facts.hwmon.items.iter();
+    let names: Vec<_> = channels
         .filter(|channel| channel.kind == kind)
-        .map(|channel| channel.name())
+        .map(Channel::name)
         .collect();
     match names.is_empty() {
-        true => "none".to_owned(),
-        false => names.join(", "),
+        true => String::new(),
+        false => format!(", only {}", names.join(", ")),
     }
 }
 
@@ -401,11 +400,11 @@ fn kernel_em(facts: &Facts) -> Finding {
     match &facts.kernel_em.access {
         Access::Denied { why } => finding(State::Denied, why).fix(Some(AS_ROOT)),
         Access::Broken { why } => finding(State::Broken, why),
-        Access::Absent => finding(
-            State::Absent,
-            "the kernel has no Energy Model, or debugfs is not mounted",
-        )
-        .fix(Some("sudo mount -t debugfs none /sys/kernel/debug")),
+        Access::Absent if facts.debugfs => {
+            finding(State::Absent, "the kernel has no Energy Model of the CPUs")
+        }
+        Access::Absent => finding(State::Absent, "debugfs is not mounted")
+            .fix(Some("sudo mount -t debugfs none /sys/kernel/debug")),
         Access::Readable => {
             let scale = match domains
                 .iter()

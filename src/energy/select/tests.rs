@@ -215,6 +215,15 @@ fn every_refusal_that_a_command_can_lift_names_the_command() {
 }
 
 #[test]
+fn a_mount_is_proposed_only_where_there_is_none() {
+    let machine = Machine::bare();
+    machine.file("sys/kernel/debug/sched/features", "");
+    let selection = select(&probe(&machine.sys()));
+    let verdict = verdict(&selection, Purpose::Package, KernelEm);
+    assert_eq!((verdict.state, verdict.fix), (State::Absent, None));
+}
+
+#[test]
 fn missing_drivers_are_worth_loading_on_hardware_but_not_in_a_guest() {
     for (flags, perf, powercap) in [
         (
@@ -266,7 +275,12 @@ fn unfit_meters_say_what_they_miss() {
         ),
         (Purpose::Cores, Powercap, State::Unfit, "one core only"),
         (Purpose::Cores, Battery, State::Unfit, "too slow"),
-        (Purpose::Cores, HwmonPower, State::Absent, "ina3221/VDD_IN"),
+        (
+            Purpose::Cores,
+            HwmonPower,
+            State::Absent,
+            ", only ina3221/VDD_IN",
+        ),
         (
             Purpose::Package,
             PerfPowerCore,
