@@ -206,8 +206,8 @@ impl BatteryPower {
         })
     }
 
-    /// Time between the last two changes of the figure whose slope is taken; `None` before them and
-    /// for the other methods.
+    /// Time between the last two changes of the battery's figure, as far as the samples show: how often
+    /// its firmware refreshes it. `None` before two changes.
     pub fn refresh(&self) -> Option<Nanos> {
         self.slope.refresh
     }
@@ -235,15 +235,14 @@ impl BatteryPower {
         let (true, Some(value), Some(factor)) = (discharging, value, factor) else {
             return Ok(None);
         };
+        let fall = self.slope.observe(value, now.at);
         let power = match self.method {
             Method::Power | Method::CurrentVoltage => scaled(u128::from(value), factor),
-            Method::EnergySlope | Method::ChargeSlope => {
-                self.slope.observe(value, now.at).and_then(|fall| {
-                    let per_hour = (u128::from(fall.used) * NS_PER_HOUR)
-                        .checked_div(u128::from(fall.elapsed.get()))?;
-                    scaled(per_hour, factor)
-                })
-            }
+            Method::EnergySlope | Method::ChargeSlope => fall.and_then(|fall| {
+                let per_hour = (u128::from(fall.used) * NS_PER_HOUR)
+                    .checked_div(u128::from(fall.elapsed.get()))?;
+                scaled(per_hour, factor)
+            }),
         };
         // A machine that runs on its battery draws something: 0 is a figure not refreshed yet.
         Ok(power.filter(|power| *power > Microwatts::new(0)))

@@ -43,6 +43,20 @@ fn power_now_comes_first() {
 }
 
 #[test]
+fn the_refresh_period_is_what_the_samples_show() {
+    let machine = battery(&[("power_now", "4830000")]);
+    let source = &mut open(&machine);
+    for (ms, power) in [(0, "4830000"), (7_000, "4900000"), (20_000, "4900000")] {
+        set(&machine, "power_now", power);
+        power_at(source, ms);
+        assert_eq!(source.refresh(), None);
+    }
+    set(&machine, "power_now", "4700000");
+    assert_eq!(power_at(source, 37_000), Some(4_700_000));
+    assert_eq!(source.refresh(), Some(Nanos::new(30_000_000_000)));
+}
+
+#[test]
 fn else_current_times_voltage_whatever_the_sign() {
     for current in ["400000", "-400000"] {
         let machine = battery(&[("current_now", current), ("voltage_now", "12000000")]);

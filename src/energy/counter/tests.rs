@@ -128,6 +128,28 @@ fn sampled_too_late_nobody_knows_the_number_of_wraps() {
 }
 
 #[test]
+fn the_longest_safe_period_is_the_longest() {
+    for range in &RANGES[..3] {
+        let limits = limits(Some(*range));
+        let safe_ns = limits.longest_safe_period().unwrap().get();
+        // From the range's end to 0: 1 µJ, or a whole turn more, which takes 10 ns a microjoule.
+        let one_more = |elapsed_ns| {
+            let mut counter = Counter::new(limits);
+            see(&mut counter, *range, 0);
+            let moment = Moment {
+                at: Nanos::new(elapsed_ns),
+                resumed: false,
+            };
+            counter.observe(Some(Microjoules::new(0)), moment)
+        };
+        let outcome = one_more(safe_ns);
+        assert!(matches!(outcome, Outcome::Moved { energy, .. } if energy.get() == 1));
+        let outcome = one_more(safe_ns + 30);
+        assert!(matches!(outcome, Outcome::Dropped(Cause::TooLate { .. })));
+    }
+}
+
+#[test]
 fn suspend_drops_the_difference_whatever_it_is() {
     let mut counter = Counter::new(limits(Some(RANGE_2_32)));
     for (start, end) in [(10, 20), (20, 10), (10, 10)] {
