@@ -2,19 +2,21 @@
 //! independent, outliers held back, and the question whether the machine has changed or something else is
 //! drawing from the rail.
 //!
-//! Slow foreign load (uncore, display, tasks of unusual activity) correlates neighbouring residuals. A row
-//! is therefore learnt as its difference from ρ × the row before (Cochrane and Orcutt 1949), ρ being the
-//! residuals' own correlation: error bars then mean what they say.
+//! Slow foreign load (uncore, display, tasks of unusual activity) correlates neighbouring residuals. It is
+//! taken for a first-order autoregression below white meter noise; each row is learnt as what is new in it
+//! against the rows before, by the steady Kalman filter of that disturbance applied to row and reading
+//! alike. Rows are then independent, and error bars mean what they say.
 //!
 //! Each simple event has a signature, a direction in which the rows' residuals line up: one class drawing
 //! a multiple (clock or voltage changed), one class leaking more (temperature), the base shifting (another
 //! consumer). A likelihood ratio per signature tells them apart; the filter then doubts that direction
 //! again, and only that one.
 
-use super::features::{ClassTerms, Meter, Row, Terms};
+use super::features::{ClassTerms, Meter, Row, Terms, float};
 use super::fit::{Filter, dot};
 use crate::units::Nanos;
 use nalgebra::DVector;
+use num_traits::ToPrimitive;
 use std::collections::VecDeque;
 
 /// What changed in the machine.
@@ -44,16 +46,24 @@ const HUBER: f64 = 2.5;
 const ENOUGH: usize = 12;
 const RECONSIDER: usize = 8;
 /// Rows kept for a verdict.
-const WINDOW: usize = 48;
-/// Normal rows in a row that end a suspicion.
-const CALM: usize = 8;
+const WINDOW: usize = 64;
+/// Normal rows in a row that end a suspicion: the suspected class may merely have been idle.
+const CALM: usize = 40;
 /// Foreign rows after which the new base is accepted: 2 min at 4 Hz.
 const SETTLED: usize = 480;
 /// A class explains held rows only if it leaves less than this of what a shifted base would leave.
 const BETTER: f64 = 0.6;
-/// Memory of the drift statistics in rows, and the χ²₁ value that counts as a change (about 5 σ).
-const DRIFT_ROWS: f64 = 32.0;
-const DRIFT: f64 = 25.0;
+/// ... and if it leaves no more than this many times what noise would, and if no power is thought to have
+/// grown by more than this factor: what draws three times the package is not a CPU.
+const EXPLAINED: f64 = 6.0;
+const CREDIBLE: f64 = 2.5;
+/// Memory of the drift statistics in rows, and the χ²₁ value that counts as a change (3.5 σ). A false alarm
+/// costs little: some doubt, along one direction.
+const DRIFT_ROWS: f64 = 96.0;
+const DRIFT: f64 = 12.0;
+/// How much of an apparent drift is taken at once, and how much of it is doubted.
+const TAKEN: f64 = 0.8;
+const DOUBTED: f64 = 0.5;
 /// Rows after a change before the next is looked for.
 const COOL_DOWN: usize = 24;
 /// Relative noise before any is measured, and its bounds.
@@ -62,9 +72,11 @@ const NOISE_BOUNDS: (f64, f64) = (0.003, 0.5);
 /// Memory of the noise and correlation estimates in rows.
 const NOISE_ROWS: f64 = 60.0;
 /// Part of the mean power that carries noise even when the power itself is low.
-const NOISE_FLOOR: f64 = 0.1;
-/// Most correlation that is believed.
-const MAX_CORRELATION: f64 = 0.95;
+const NOISE_FLOOR: f64 = 0.3;
+/// Time constant of the disturbance, s: tasks come and go, screens change.
+const DISTURBANCE_S: f64 = 4.0;
+/// Most of the noise that is believed to be disturbance rather than white.
+const MAX_SHARE: f64 = 0.95;
 
 /// A row ready for the filter, with the variance of its noise.
 #[derive(Clone, Debug)]
@@ -75,14 +87,51 @@ struct Sample {
     held: bool,
 }
 
-/// The row before, for differencing.
+/// What the rows so far let expect of the next one beyond its own terms.
 #[derive(Clone, Debug)]
-struct Previous {
-    row: Row,
+struct Carried {
+    row: DVector<f64>,
     watts: f64,
-    duration: Nanos,
-    /// Residual in standard deviations.
-    residual: f64,
+    /// Variance of the disturbance given the rows so far, relative to the whole noise's.
+    variance: f64,
+    /// Noise of the last row, W.
+    noise: Option<f64>,
+    /// Residual of the last row, in standard deviations of the whole noise.
+    residual: Option<f64>,
+}
+
+impl Carried {
+    fn nothing(len: usize) -> Self {
+        Self {
+            row: DVector::zeros(len),
+            watts: 0.0,
+            variance: 0.0,
+            noise: None,
+            residual: None,
+        }
+    }
+
+    /// Time passes: the disturbance decays by `persistence` toward its mean, its variance grows toward
+    /// `share`. Where power, and so its `noise`, fell, what caused the disturbance may have gone with it.
+    fn age(&mut self, persistence: f64, share: f64, noise: f64) {
+        let before = self.noise.replace(noise).unwrap_or(noise);
+        let kept = persistence * (noise / before).min(1.0);
+        self.row *= kept;
+        self.watts *= kept;
+        self.variance = persistence.powi(2) * self.variance + (1.0 - persistence.powi(2)) * share;
+    }
+
+    /// A row's innovation tells of the disturbance.
+    fn absorb(&mut self, innovation: &Sample, share: f64) {
+        let gain = self.variance / (self.variance + 1.0 - share);
+        for (parameter, coefficient) in innovation.row.iter() {
+            if let Some(cell) = self.row.get_mut(parameter) {
+                *cell += gain * coefficient;
+            }
+        }
+        self.watts += gain * innovation.watts;
+        self.variance *= 1.0 - gain;
+    }
 }
 
 /// Sums of a likelihood ratio along one signature h: Σ h·e/r and Σ h²/r.
@@ -167,35 +216,64 @@ impl Signatures {
         }
     }
 
-    /// The class that explains most, and how much.
-    fn best_class(&self) -> Option<(usize, f64)> {
+    /// The class event that explains most, how much it explains, and how much of it there is.
+    fn best_class(&self) -> Option<(Event, Ratio)> {
         (self.classes.iter().enumerate())
-            .map(|(k, (scale, leak))| (k, scale.explained().max(leak.explained())))
-            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .flat_map(|(k, (scale, leak))| [(Event::Scale(k), *scale), (Event::Leak(k), *leak)])
+            .max_by(|a, b| a.1.explained().total_cmp(&b.1.explained()))
+    }
+}
+
+/// A simple event, each with a signature.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Event {
+    Base,
+    /// All power of a class times a factor.
+    Scale(usize),
+    /// Busy power of a class plus a constant.
+    Leak(usize),
+}
+
+impl Event {
+    fn change(self) -> Change {
+        match self {
+            Self::Base => Change::Base,
+            Self::Scale(k) | Self::Leak(k) => Change::Class(k),
+        }
     }
 
-    /// The directions to doubt when `change` is believed, as long as the change seems to be.
-    fn directions(
-        &self,
-        change: Change,
+    /// The event as a direction of the parameters, `amount` long.
+    fn direction(
+        self,
+        amount: f64,
         terms: &Terms,
         mean: &DVector<f64>,
         meter: Meter,
-    ) -> Vec<Vec<(usize, f64)>> {
-        let Change::Class(k) = change else {
-            return vec![vec![(meter.index(), self.base.amount())]];
-        };
-        let (Some(class), Some((scale, leak))) = (terms.classes.get(k), self.classes.get(k)) else {
-            return Vec::new();
-        };
-        let factor = scale.amount().clamp(-1.0, 4.0);
+    ) -> Vec<(usize, f64)> {
         let at = |p: usize| mean.get(p).copied().unwrap_or(0.0).max(0.0);
-        vec![
-            (class.busy..class.end)
-                .map(|p| (p, factor * at(p)))
+        match self {
+            Self::Base => vec![(meter.index(), amount)],
+            Self::Scale(k) => (terms.classes.get(k).into_iter())
+                .flat_map(|class| class.busy..class.end)
+                .map(|p| (p, amount * at(p)))
                 .collect(),
-            busy_range(class).map(|p| (p, leak.amount())).collect(),
-        ]
+            Self::Leak(k) => (terms.classes.get(k).into_iter())
+                .flat_map(busy_range)
+                .map(|p| (p, amount))
+                .collect(),
+        }
+    }
+
+    /// Whether an amount is one that a machine can change by.
+    fn credible(self, amount: f64, terms: &Terms, mean: &DVector<f64>) -> bool {
+        let largest = match self {
+            Self::Base | Self::Scale(_) => 1.0,
+            Self::Leak(k) => (terms.classes.get(k).into_iter())
+                .flat_map(busy_range)
+                .filter_map(|p| mean.get(p).copied())
+                .fold(0.0, f64::max),
+        };
+        (-largest..CREDIBLE * largest).contains(&amount)
     }
 }
 
@@ -213,7 +291,7 @@ pub(super) struct Channel {
     /// Decayed Σ z², Σ z·z₋₁ of residuals in standard deviations.
     spread: f64,
     lagged: f64,
-    previous: Option<Previous>,
+    carried: Carried,
     window: VecDeque<Sample>,
     held: usize,
     calm: usize,
@@ -230,7 +308,7 @@ impl Channel {
             mean_watts: None,
             spread: NOISE_ROWS,
             lagged: 0.0,
-            previous: None,
+            carried: Carried::nothing(terms.len),
             window: VecDeque::with_capacity(WINDOW),
             held: 0,
             calm: 0,
@@ -245,18 +323,15 @@ impl Channel {
         self.mean_watts.is_some()
     }
 
-    fn correlation(&self) -> f64 {
-        (self.lagged / self.spread).clamp(0.0, MAX_CORRELATION)
-    }
-
     /// Standard deviation of a row's whole noise at a power, W.
     pub fn noise_at(&self, watts: f64) -> f64 {
-        self.independent_noise(watts) / (1.0 - self.correlation().powi(2)).sqrt()
-    }
-
-    fn independent_noise(&self, watts: f64) -> f64 {
         let floor = NOISE_FLOOR * self.mean_watts.unwrap_or(watts);
         (self.noise * (watts.max(0.0) + floor)).max(1e-9)
+    }
+
+    /// How much of the noise's variance is disturbance rather than white.
+    fn disturbance(&self) -> f64 {
+        (self.lagged / self.spread).clamp(0.0, MAX_SHARE)
     }
 
     /// Learns a row, or holds it back and says why.
@@ -264,44 +339,37 @@ impl Channel {
         &mut self,
         filter: &mut Filter,
         terms: &Terms,
-        row: Row,
+        row: &Row,
         watts: f64,
         duration: Nanos,
     ) -> Outcome {
         let mean_watts = self.mean_watts.get_or_insert(watts);
         *mean_watts += (watts - *mean_watts).clamp(-*mean_watts, *mean_watts) / NOISE_ROWS;
-        let expected = filter.mean_of(&row);
-        let residual = (watts - expected) / self.noise_at(expected);
-        let previous = self
-            .previous
-            .take()
-            .filter(|p| comparable(p.duration, duration));
-        let sample = self.whitened(&row, watts, expected, previous.as_ref());
+        let expected = filter.mean_of(row);
+        let noise = self.noise_at(expected);
+        let persistence = (-float(duration.get()) * 1e-9 / DISTURBANCE_S).exp();
+        self.carried.age(persistence, self.disturbance(), noise);
+        let sample = self.innovation(row, watts, noise);
         let projection = filter.project(&sample.row);
         let error = sample.watts - projection.value;
-        let z = error / (projection.variance + sample.noise).sqrt();
+        let variance = projection.variance + sample.noise;
+        let z = error / variance.sqrt();
         if z.abs() > OUTLIER {
+            self.carried.residual = None;
             return self.hold(filter, terms, sample);
         }
         let huber = (z.abs() / HUBER).max(1.0);
         filter.learn(&sample.row, sample.watts, sample.noise * huber);
-        self.track_noise(z, residual, previous.map(|p| p.residual));
-        self.previous = Some(Previous {
-            row,
-            watts,
-            duration,
-            residual,
-        });
+        self.carried.absorb(&sample, self.disturbance());
+        self.track_noise(z, (watts - expected) / noise, persistence);
         self.drift.fade(1.0 - 1.0 / DRIFT_ROWS);
-        let clipped = error / huber;
-        let variance = projection.variance + sample.noise;
-        let weighed = Sample {
+        let sample = Sample {
             noise: variance,
             ..sample
         };
-        self.drift.add(terms, filter.mean(), &weighed, clipped);
+        self.drift.add(terms, filter.mean(), &sample, error / huber);
         if self.held > 0 {
-            self.remember(weighed);
+            self.remember(sample);
             self.calm += 1;
             if self.calm >= CALM {
                 self.settle();
@@ -310,41 +378,27 @@ impl Channel {
         self.watch_drift(filter, terms)
     }
 
-    /// The row's difference from what the row before lets expect, and its independent noise.
-    fn whitened(
-        &self,
-        row: &Row,
-        watts: f64,
-        expected: f64,
-        previous: Option<&Previous>,
-    ) -> Sample {
-        let rho = self.correlation();
-        match previous {
-            Some(previous) if rho > 0.0 => Sample {
-                row: row.minus(rho, &previous.row),
-                watts: watts - rho * previous.watts,
-                noise: self.independent_noise(expected).powi(2),
-                held: false,
-            },
-            _ => Sample {
-                row: row.clone(),
-                watts,
-                noise: self.noise_at(expected).powi(2),
-                held: false,
-            },
+    /// What is new in a row against what is carried, with the noise of that.
+    fn innovation(&self, row: &Row, watts: f64, noise: f64) -> Sample {
+        let white = 1.0 - self.disturbance();
+        Sample {
+            row: row.minus_dense(&self.carried.row),
+            watts: watts - self.carried.watts,
+            noise: noise.powi(2) * (self.carried.variance + white),
+            held: false,
         }
     }
 
-    fn track_noise(&mut self, z: f64, residual: f64, before: Option<f64>) {
+    fn track_noise(&mut self, z: f64, residual: f64, persistence: f64) {
         let surprise = z.powi(2).min(9.0) - 0.97;
         let (least, most) = NOISE_BOUNDS;
         self.noise *= (0.5 * surprise / NOISE_ROWS).exp();
         self.noise = self.noise.clamp(least, most);
-        if let Some(before) = before {
-            let clip = |value: f64| value.clamp(-4.0, 4.0);
+        let residual = residual.clamp(-4.0, 4.0);
+        if let Some(before) = self.carried.residual.replace(residual) {
             let keep = 1.0 - 1.0 / (2.0 * NOISE_ROWS);
-            self.spread = self.spread * keep + clip(residual).powi(2);
-            self.lagged = self.lagged * keep + clip(residual) * clip(before);
+            self.spread = self.spread * keep + residual.powi(2);
+            self.lagged = self.lagged * keep + residual * before / persistence.max(0.1);
         }
     }
 
@@ -353,19 +407,20 @@ impl Channel {
             self.cool_down -= 1;
             return Outcome::Learnt;
         }
-        let base = self.drift.base.explained();
-        let change = match self.drift.best_class() {
-            Some((k, explained)) if explained > base.max(DRIFT) => Change::Class(k),
-            _ if base > DRIFT => Change::Base,
-            _ => return Outcome::Learnt,
-        };
-        filter.open(
-            &self
-                .drift
-                .directions(change, terms, filter.mean(), self.meter),
-        );
+        let base = (Event::Base, self.drift.base);
+        let class = self.drift.best_class();
+        let class = class.filter(|(_, ratio)| ratio.explained() > base.1.explained());
+        let (event, ratio) = class.unwrap_or(base);
+        let amount = ratio.amount();
+        if ratio.explained() < DRIFT || !event.credible(amount, terms, filter.mean()) {
+            return Outcome::Learnt;
+        }
+        let along = |amount| event.direction(amount, terms, filter.mean(), self.meter);
+        let (taken, doubted) = (along(TAKEN * amount), along(DOUBTED * amount));
+        filter.shift(&taken);
+        filter.open(&[doubted]);
         self.restart_drift(terms);
-        Outcome::Changed(change)
+        Outcome::Changed(event.change())
     }
 
     fn restart_drift(&mut self, terms: &Terms) {
@@ -396,8 +451,8 @@ impl Channel {
         self.calm = 0;
         let due = self.held >= ENOUGH && (self.held - ENOUGH).is_multiple_of(RECONSIDER);
         match due.then(|| self.diagnose(filter, terms)).flatten() {
-            Some((change, evidence)) => {
-                filter.open(&evidence.directions(change, terms, filter.mean(), self.meter));
+            Some((change, doubts)) => {
+                filter.open(&doubts);
                 for sample in self.window.iter().filter(|sample| sample.held) {
                     filter.learn(&sample.row, sample.watts, sample.noise);
                 }
@@ -410,30 +465,42 @@ impl Channel {
         }
     }
 
-    /// What the held rows mean, if that is something to learn.
-    fn diagnose(&mut self, filter: &Filter, terms: &Terms) -> Option<(Change, Signatures)> {
+    /// What the held rows mean and what to doubt, if that is something to learn.
+    fn diagnose(&mut self, filter: &Filter, terms: &Terms) -> Option<(Change, Doubts)> {
+        let mean = filter.mean();
         let mut evidence = Signatures::new(terms);
         let mut total = 0.0;
         for sample in &self.window {
-            let error = sample.watts - dot(&sample.row, filter.mean());
+            let error = sample.watts - dot(&sample.row, mean);
             total += error.powi(2) / sample.noise;
-            evidence.add(terms, filter.mean(), sample, error);
+            evidence.add(terms, mean, sample, error);
         }
+        let along = |event: Event, amount| event.direction(amount, terms, mean, self.meter);
         let left_by_base = total - evidence.base.explained();
-        if let Some((k, explained)) = evidence.best_class()
-            && total - explained < BETTER * left_by_base
+        if let Some((event, ratio)) = evidence.best_class()
+            && let Change::Class(k) = event.change()
+            && let Some((scale, leak)) = evidence.classes.get(k)
         {
-            return Some((Change::Class(k), evidence));
+            let left = total - ratio.explained();
+            let rows = self.window.len().to_f64().unwrap_or(f64::MAX);
+            if left < BETTER * left_by_base
+                && left < EXPLAINED * rows
+                && event.credible(ratio.amount(), terms, mean)
+            {
+                let doubts = vec![
+                    along(Event::Scale(k), scale.amount()),
+                    along(Event::Leak(k), leak.amount()),
+                ];
+                return Some((Change::Class(k), doubts));
+            }
         }
         self.foreign = true;
         // Power that went away was a consumer that ended: nothing to wait for.
-        let ended = evidence.base.amount() < 0.0;
-        (ended || self.held >= SETTLED).then_some((Change::Base, evidence))
+        let amount = evidence.base.amount();
+        let settled = amount < 0.0 || self.held >= SETTLED;
+        settled.then(|| (Change::Base, vec![along(Event::Base, amount)]))
     }
 }
 
-/// Intervals so different in length average foreign load differently.
-fn comparable(before: Nanos, now: Nanos) -> bool {
-    let (before, now) = (before.get(), now.get());
-    before <= now.saturating_mul(2) && now <= before.saturating_mul(2)
-}
+/// Directions to doubt, each a standard deviation long.
+type Doubts = Vec<Vec<(usize, f64)>>;

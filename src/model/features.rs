@@ -11,6 +11,7 @@ use crate::observation::{
     ClassActivity, Energy, MAX_CLASSES, MAX_IDLE_DEPTHS, MAX_OPPS, Meters, Observation, Provenance,
 };
 use crate::units::{Capacity, KHz, Nanos};
+use nalgebra::DVector;
 use num_traits::ToPrimitive;
 
 /// One operating point (or frequency bin) of a class.
@@ -229,6 +230,22 @@ impl Row {
     pub(super) fn minus(&self, factor: f64, other: &Self) -> Self {
         let scaled = other.iter().map(|(p, c)| (p, -factor * c));
         Self(self.iter().chain(scaled).collect()).normalised()
+    }
+
+    /// `self − other`.
+    pub(super) fn minus_dense(&self, other: &DVector<f64>) -> Self {
+        let mut entries = self.0.iter().peekable();
+        let difference = other.iter().enumerate().map(|(parameter, value)| {
+            let own = entries
+                .next_if(|(own, _)| *own == parameter)
+                .map_or(0.0, |e| e.1);
+            (parameter, own - value)
+        });
+        Self(
+            difference
+                .filter(|(_, coefficient)| *coefficient != 0.0)
+                .collect(),
+        )
     }
 
     /// The same row of another meter.

@@ -130,6 +130,15 @@ impl Filter {
         self.refactor(directions);
     }
 
+    /// Moves the mean.
+    pub fn shift(&mut self, direction: &[(usize, f64)]) {
+        for &(parameter, amount) in direction {
+            if let Some(mean) = self.mean.get_mut(parameter) {
+                *mean += amount;
+            }
+        }
+    }
+
     /// Multiplies mean and doubt of everything by `factor` (finite, > 0).
     pub fn rescale(&mut self, factor: f64) {
         self.mean *= factor;

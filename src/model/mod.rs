@@ -113,7 +113,7 @@ impl Model {
             return Outcome::Held;
         };
         let Some(calibration) = &mut self.calibration else {
-            return channel.step(&mut self.filter, &self.terms, row, watts, duration);
+            return channel.step(&mut self.filter, &self.terms, &row, watts, duration);
         };
         calibration.add(meter, row, watts, duration, &self.filter);
         let Some(scale) = calibration.scale() else {
@@ -130,7 +130,7 @@ impl Model {
                     duration,
                     ..
                 } = early;
-                outcome = channel.step(&mut self.filter, &self.terms, row, watts, duration);
+                outcome = channel.step(&mut self.filter, &self.terms, &row, watts, duration);
             }
         }
         outcome

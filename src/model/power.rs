@@ -109,7 +109,7 @@ impl Doubt {
     const WATTS: Self = Self {
         scale: 0.3,
         class: 0.3,
-        constant: 0.06,
+        constant: 0.12,
         drive: 0.2,
     };
     const RATIOS: Self = Self {

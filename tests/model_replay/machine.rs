@@ -76,12 +76,17 @@ pub struct Machine {
     pub classes: Vec<TrueClass>,
     pub base: f64,
     /// Mean, deviation and value now of the load beside the CPUs, W.
-    uncore: (f64, f64, f64),
+    pub uncore: (f64, f64, f64),
+    /// Half the range of task activities around 1.
+    pub spread: f64,
     /// Another consumer on the rail, W.
     pub foreign: f64,
     /// Relative deviation of a reading.
     pub meter_noise: f64,
     tasks: Vec<Task>,
+    /// Phases of light and of full use, and how long this one lasts, s.
+    light: bool,
+    phase_s: f64,
     /// Frequency floor per class by a boost, and how long it lasts, s.
     boosts: Vec<(usize, f64)>,
     rng: Rng,
@@ -98,10 +103,13 @@ impl Machine {
         Self {
             classes,
             base: 0.15 + 0.25 * rng.f64(),
-            uncore: (0.06, 0.03, 0.06),
+            uncore: (0.05, 0.012, 0.05),
             foreign: 0.0,
+            spread: 0.15,
             meter_noise: 0.02,
             tasks: Vec::new(),
+            light: false,
+            phase_s: 0.0,
             boosts,
             rng,
         }
@@ -185,11 +193,23 @@ impl Machine {
         for task in &mut self.tasks {
             task.life_s -= SLOT_S * 25.0;
         }
-        self.tasks.retain(|task| task.life_s > 0.0);
-        let wanted = 3 + self.rng.usize(..6);
+        let light = self.light;
+        self.tasks
+            .retain(|task| task.life_s > 0.0 && !(light && task.util > 40.0));
+        self.phase_s -= SLOT_S * 25.0;
+        if self.phase_s <= 0.0 {
+            self.light = self.rng.f64() < 0.4;
+            self.phase_s = 3.0 + 7.0 * self.rng.f64();
+        }
+        let wanted = if self.light {
+            2
+        } else {
+            3 + self.rng.usize(..6)
+        };
         while self.tasks.len() < wanted {
-            let util = 8.0 * (500.0_f64 / 8.0).powf(self.rng.f64());
-            let life_s = -6.0 * (1.0 - self.rng.f64()).ln() + 0.5;
+            let most: f64 = if self.light { 40.0 } else { 400.0 };
+            let util = 8.0 * (most / 8.0).powf(self.rng.f64());
+            let life_s = -4.0 * (1.0 - self.rng.f64()).ln() + 0.5;
             let fits: Vec<usize> = (0..self.classes.len())
                 .filter(|&k| self.classes[k].caps.last().unwrap() >= &(1.25 * util))
                 .collect();
@@ -197,7 +217,7 @@ impl Machine {
             self.tasks.push(Task {
                 util,
                 period_s: 0.006 * 20.0_f64.powf(self.rng.f64()),
-                activity: 0.85 + 0.3 * self.rng.f64(),
+                activity: 1.0 + self.spread * (2.0 * self.rng.f64() - 1.0),
                 class,
                 cpu: self.rng.usize(..self.classes[class].cpus),
                 life_s,
@@ -220,7 +240,7 @@ impl Machine {
         let boost = &mut self.boosts[k];
         boost.1 -= SLOT_S;
         if boost.1 <= 0.0 {
-            let floor = if rng.f64() < 0.5 {
+            let floor = if self.light || rng.f64() < 0.5 {
                 0
             } else {
                 rng.usize(..class.caps.len())
@@ -338,24 +358,36 @@ fn true_class(domain: &toml::Value, rng: &mut Rng) -> TrueClass {
     let khz = pick(floats("khz").unwrap());
     let (low, top, fastest) = (power[0], power[power.len() - 1], khz[khz.len() - 1]);
     let part = 0.12 + 0.16 * rng.f64();
-    let shared: Vec<f64> = (power.iter().zip(&khz))
-        .map(|(p, f)| (part * (low + (top - low) * (f / fastest).powf(2.2))).min(0.4 * p))
+    let volts = floats("microvolt").map(&pick);
+    let drive = |i: usize, f: f64| match &volts {
+        Some(volts) => f / fastest * (volts[i] / volts[volts.len() - 1]).powi(2),
+        None => (f / fastest).powf(2.2),
+    };
+    let shared: Vec<f64> = (power.iter().zip(&khz).enumerate())
+        .map(|(i, (p, f))| {
+            let wiggle = 0.95 + 0.1 * rng.f64();
+            (part * wiggle * (low + (top - low) * drive(i, *f))).min(0.4 * p)
+        })
         .collect();
+    let middle = power[power.len() / 2];
     let deepest = 0.004 * low * (0.5 + rng.f64());
     TrueClass {
         cpus,
         khz: khz.iter().map(|f| whole(*f)).collect(),
-        microvolt: floats("microvolt").map(|v| {
-            pick(v)
-                .iter()
+        microvolt: volts.map(|v| {
+            v.iter()
                 .map(|uv| u32::try_from(whole(*uv)).unwrap())
                 .collect()
         }),
         busy: power.iter().zip(&shared).map(|(p, s)| p - s).collect(),
         shared,
         idle: [low * (0.03 + 0.06 * rng.f64()), deepest],
-        wake: [1e-6 + 3e-6 * rng.f64(), 10e-6 + 40e-6 * rng.f64()],
-        cluster_wake: 50e-6 + 200e-6 * rng.f64(),
+        // Seconds at the power of a middle OPP.
+        wake: [
+            middle * (4e-6 + 16e-6 * rng.f64()),
+            middle * (60e-6 + 240e-6 * rng.f64()),
+        ],
+        cluster_wake: middle * (150e-6 + 650e-6 * rng.f64()),
         caps: pick(all_caps),
     }
 }
@@ -381,4 +413,31 @@ pub fn read_uw(observation: &Observation) -> f64 {
         .to_f64()
         .unwrap();
     energy * 1e9 / observation.duration.get().to_f64().unwrap()
+}
+
+impl Machine {
+    /// The power that the true parameters give for an observation, with every task of mean activity and
+    /// the load beside the CPUs at its mean, W: what no model can be expected to beat.
+    pub fn expected(&self, observation: &Observation) -> f64 {
+        let per = 1e-9 / (SLOT_S * 25.0);
+        let seconds = |time: &Nanos| time.get().to_f64().unwrap() * per;
+        let mut watts = self.base + self.uncore.0 + self.foreign;
+        for (class, activity) in self.classes.iter().zip(&observation.classes) {
+            for (i, (busy, active)) in activity.busy.iter().zip(&activity.active).enumerate() {
+                watts += (class.busy[i] + class.idle[1]) * seconds(busy);
+                watts += class.shared[i] * seconds(active);
+            }
+            for (d, idle) in activity.idle.iter().enumerate() {
+                let hz = idle.exits.to_f64().unwrap() * per * 1e9;
+                watts += class.idle[d] * seconds(&idle.time) + class.wake[d] * hz;
+            }
+            let hz = activity.cluster_wakes.unwrap().to_f64().unwrap() * per * 1e9;
+            watts += class.cluster_wake * hz;
+        }
+        watts
+    }
+}
+
+pub fn ratio(a: u64, b: u64) -> f64 {
+    a.to_f64().unwrap() / b.to_f64().unwrap()
 }

@@ -3,4 +3,8 @@
 #[cfg(test)]
 mod accuracy;
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod machine;
+#[cfg(test)]
+mod score;

@@ -1,0 +1,137 @@
+//! What the model does when the machine, or something else on the rail, changes.
+
+use crate::machine::{Machine, TrueClass, tables};
+use crate::score::{kernel_em, quantile, train};
+use scx_joule::model::Model;
+
+/// 4 Hz.
+const SECOND: usize = 4;
+const SEEDS: u64 = 6;
+
+struct Run {
+    machine: Machine,
+    model: Model,
+    name: String,
+}
+
+/// Each table's machine under several seeds, its model trained for two minutes.
+fn runs() -> Vec<Run> {
+    let mut runs = Vec::new();
+    for path in tables() {
+        for seed in 0..SEEDS {
+            let mut machine = Machine::load(&path, seed);
+            let mut model = Model::new(machine.shape(), &kernel_em(&machine, seed)).unwrap();
+            train(&mut model, &mut machine, 120 * SECOND);
+            let name = format!("{}/{seed}", path.file_stem().unwrap().to_string_lossy());
+            runs.push(Run {
+                machine,
+                model,
+                name,
+            });
+        }
+    }
+    runs
+}
+
+/// Median error of the power of the first busy CPU over the class's OPPs known within 8 %.
+fn error(run: &Run, k: usize, known: &[usize]) -> f64 {
+    let class = &run.machine.classes[k];
+    let curve = run.model.curve(k);
+    let errors: Vec<f64> = (known.iter())
+        .map(|&i| (curve[i].1.uw * 1e-6 / (class.busy[i] + class.shared[i]) - 1.0).abs())
+        .collect();
+    quantile(&errors, 0.5)
+}
+
+fn known(run: &Run, k: usize) -> Vec<usize> {
+    let curve = run.model.curve(k);
+    let near = |i: &usize| curve[*i].1.sigma_uw < 0.08 * curve[*i].1.uw;
+    (0..curve.len()).filter(near).collect()
+}
+
+/// Applies a change to the class known best and reports how long its error stays above 5 %.
+fn recovery(what: &str, change: impl Fn(&mut TrueClass)) -> Vec<f64> {
+    let mut seconds = Vec::new();
+    for mut run in runs() {
+        let classes = 0..run.machine.classes.len();
+        let k = classes.max_by_key(|&k| known(&run, k).len()).unwrap();
+        let opps = known(&run, k);
+        let before = error(&run, k, &opps);
+        if opps.len() < 4 || before > 0.04 {
+            continue;
+        }
+        change(&mut run.machine.classes[k]);
+        let worst = error(&run, k, &opps);
+        let mut last_above = 0.0;
+        let mut after = Vec::new();
+        for second in 1..=60 {
+            train(&mut run.model, &mut run.machine, SECOND);
+            let now = error(&run, k, &opps);
+            after.push(now);
+            if now > 0.05 {
+                last_above = f64::from(second);
+            }
+        }
+        println!(
+            "changes: {what:16} {:14} class {k} before {before:.3} at once {worst:.3} 10 s {:.3} 30 s {:.3} 60 s {:.3}, above 5 % for {last_above} s",
+            run.name, after[9], after[29], after[59]
+        );
+        seconds.push(last_above);
+    }
+    println!(
+        "changes: {what:16} n {} seconds above 5 %: median {} p90 {}",
+        seconds.len(),
+        quantile(&seconds, 0.5),
+        quantile(&seconds, 0.9)
+    );
+    seconds
+}
+
+#[test]
+fn a_cluster_that_draws_double_is_found_within_half_a_minute() {
+    let seconds = recovery("doubled cluster", |class| {
+        class.busy.iter_mut().for_each(|power| *power *= 2.0);
+        class.shared.iter_mut().for_each(|power| *power *= 2.0);
+    });
+    assert!(quantile(&seconds, 0.5) <= 30.0);
+}
+
+#[test]
+fn more_leakage_is_found_within_half_a_minute() {
+    let seconds = recovery("leakage", |class| {
+        let leak = 0.25 * class.busy[class.busy.len() / 3];
+        class.busy.iter_mut().for_each(|power| *power += leak);
+    });
+    assert!(quantile(&seconds, 0.5) <= 30.0);
+}
+
+#[test]
+fn a_graphics_burst_of_three_times_the_package_does_not_move_the_cpus_costs() {
+    let mut moves = Vec::new();
+    for mut run in runs() {
+        let before: Vec<_> = (0..run.machine.classes.len())
+            .map(|k| run.model.curve(k))
+            .collect();
+        let package = run.model.predict(&run.machine.clone().step().0).unwrap().uw * 1e-6;
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..15 * SECOND {
+            run.machine.foreign = 3.0 * package * (0.8 + 0.4 * rng.f64());
+            train(&mut run.model, &mut run.machine, 1);
+        }
+        run.machine.foreign = 0.0;
+        let mut moved = Vec::new();
+        for (k, before) in before.iter().enumerate() {
+            for ((_, old), (_, new)) in before.iter().zip(run.model.curve(k)) {
+                moved.push((new.uw / old.uw - 1.0).abs());
+            }
+        }
+        println!(
+            "changes: graphics burst {:14} costs moved by: median {:.4} worst {:.4}",
+            run.name,
+            quantile(&moved, 0.5),
+            quantile(&moved, 1.0)
+        );
+        moves.push(quantile(&moved, 1.0));
+    }
+    assert!(quantile(&moves, 1.0) <= 0.03, "{moves:?}");
+}
