@@ -7,9 +7,10 @@
  *
  *   scale CLUSTER PERMILLE     true power and wake-up energies become PERMILLE of the described
  *   em CLUSTER PERMILLE        the kernel's Energy Model becomes PERMILLE of the described
- *   withhold METER             unregistered: its files go, open perf events read nothing
+ *   withhold METER             unregistered: its files go, open perf events stand still for good
  *   offer METER                registered again
- *   fail METER 0|1             reads say EIO (not pmu: a perf counter cannot say so)
+ *   fail METER 0|1             reads fail (hwmon EIO, powercap's core makes it EINVAL; not pmu:
+ *                              a perf counter cannot say so)
  *   freeze METER 0|1           stands still; then jumps to where it would be
  *   wrap METER UJ              range; 0: its own (powercap says so in max_energy_range_uj)
  *   step METER UJ              jumps ahead once

@@ -182,3 +182,25 @@ fn a_text_the_module_would_not_print_is_refused_with_its_line() {
         Err(TruthError::Malformed { line: 1, .. })
     ));
 }
+
+/// Two readings taken in a guest, each after some seconds of light and heavy load.
+#[test]
+fn the_energy_a_guest_counted_is_what_its_residencies_cost() {
+    let captured = [
+        (
+            "phone-2c-msm8998",
+            include_str!("captured-phone-2c-msm8998.txt"),
+        ),
+        ("laptop-smt", include_str!("captured-laptop-smt.txt")),
+    ];
+    for (name, text) in captured {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("machines/{name}.toml"));
+        let machine = Machine::load(&file).unwrap();
+        let truth = Truth::parse(text).unwrap();
+        let ppm = truth.error_ppm(&machine).unwrap();
+        assert!(ppm <= 10, "{name}: {ppm} ppm");
+        let ns = truth.time_error_ns(&machine).unwrap();
+        assert!(ns <= 100_000, "{name}: {ns} ns");
+        assert_eq!(truth.parts_pj(), u128::from(truth.total_pj), "{name}");
+    }
+}
