@@ -306,10 +306,10 @@ static int powercap_offer(bool offer) { return -ENODEV; }
 static struct platform_device *platform;
 static struct device *hwmon;
 static u32 hwmon_config[VSOC_MAX_CLUSTERS + 2];
-static const struct hwmon_channel_info hwmon_energy = {
+static const struct hwmon_channel_info energy_channels = {
 	.type = hwmon_energy, .config = hwmon_config
 };
-static const struct hwmon_channel_info * const hwmon_channels[] = { &hwmon_energy, NULL };
+static const struct hwmon_channel_info * const hwmon_channels[] = { &energy_channels, NULL };
 
 static umode_t hwmon_visible(const void *data, enum hwmon_sensor_types type, u32 attr, int channel)
 {
@@ -337,10 +337,12 @@ static int hwmon_label(struct device *dev, enum hwmon_sensor_types type, u32 att
 	return 0;
 }
 
-static const struct hwmon_ops hwmon_ops = {
+static const struct hwmon_ops vsoc_hwmon_ops = {
 	.is_visible = hwmon_visible, .read = hwmon_read, .read_string = hwmon_label
 };
-static const struct hwmon_chip_info hwmon_chip = { .ops = &hwmon_ops, .info = hwmon_channels };
+static const struct hwmon_chip_info vsoc_chip = {
+	.ops = &vsoc_hwmon_ops, .info = hwmon_channels
+};
 
 static int hwmon_offer(bool offer)
 {
@@ -360,7 +362,7 @@ static int hwmon_offer(bool offer)
 	}
 	for (i = 0; i <= vsoc->nr_clusters; i++)
 		hwmon_config[i] = HWMON_E_INPUT | HWMON_E_LABEL;
-	hwmon = hwmon_device_register_with_info(&platform->dev, "vsoc", NULL, &hwmon_chip, NULL);
+	hwmon = hwmon_device_register_with_info(&platform->dev, "vsoc", NULL, &vsoc_chip, NULL);
 	return PTR_ERR_OR_ZERO(hwmon);
 }
 #else
