@@ -45,6 +45,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "US", value_parser = clap::value_parser!(u64).range(100..=20_000))]
     pub slice_us: Option<u64>,
 
+    /// Schedule by the prior alone: measure and fit, but let it change nothing.
+    #[arg(long)]
+    pub no_steer: bool,
+
     /// Print statistics every SECS seconds while scheduling.
     #[arg(long, value_name = "SECS", value_parser = interval)]
     pub stats: Option<f64>,

@@ -11,6 +11,10 @@ use std::time::Duration;
 /// Profile used when none is named.
 pub const DEFAULT_PROFILE: &str = "balanced";
 
+/// Idle this long is taken as deep: the residency that cluster sleep states of phones and package
+/// states of laptops ask for.
+const DEEP_IDLE: Nanos = Nanos::new(2_000_000);
+
 /// Everything the scheduler is told, checked and with units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -20,6 +24,10 @@ pub struct Config {
     pub headroom_pct: u32,
     /// Saving that a task must promise to leave its group, in percent.
     pub hysteresis_pct: u32,
+    /// An idle period this long counts as deep.
+    pub deep_idle: Nanos,
+    /// Let published costs decide; otherwise the prior does.
+    pub steer: bool,
     /// Bytes of the debug dump that the kernel keeps when it ejects the scheduler; 0: its default.
     pub exit_dump_len: u32,
     /// Print statistics this often while running.
@@ -41,6 +49,8 @@ impl Config {
                 .map_or(profile.slice(), |us| Nanos::new(us * 1000)),
             headroom_pct: profile.headroom_pct,
             hysteresis_pct: profile.hysteresis_pct,
+            deep_idle: DEEP_IDLE,
+            steer: !args.no_steer,
             exit_dump_len: args.exit_dump_len,
             stats: args.stats.map(Duration::from_secs_f64),
             verbose_bpf: args.verbose >= 2,
@@ -51,8 +61,11 @@ impl Config {
     pub fn settings(&self) -> intf::joule_config {
         intf::joule_config {
             slice_ns: self.slice.get(),
+            deep_idle_ns: self.deep_idle.get(),
             headroom_pct: self.headroom_pct,
             hysteresis_pct: self.hysteresis_pct,
+            steer: u32::from(self.steer),
+            reserved: 0,
         }
     }
 }

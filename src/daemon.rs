@@ -1,20 +1,35 @@
-//! Runs the scheduler until it is told to stop, ejected, or the machine changes under it.
+//! Runs the scheduler and the control loop until told to stop, ejected, or the machine changes under it.
 //!
-//! Nothing here polls: the loop sleeps until somebody asks for statistics, the kernel detaches the
-//! scheduler (its link hangs up), or a signal arrives.
+//! Nothing here polls. The loop sleeps until the scheduler has gathered busy time worth a sample, until
+//! somebody asks for statistics, a signal arrives, or the kernel detaches the scheduler (its link hangs
+//! up); on an idle machine with a meter it wakes every [`LONGEST_PAUSE`] to keep counters from wrapping
+//! and costs from expiring, and without a meter never.
+
+mod control;
+mod machine;
 
 use crate::config::Config;
-use crate::observation::{ClassCost, CostTable, OppCost};
+use crate::energy::Moment;
 use crate::sched::{Ending, Scheduler, Storage};
 use crate::stats::{self, Stats};
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
+use crate::units::Nanos;
 use anyhow::{Context, Result, anyhow};
-use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use control::Control;
+use crossbeam_channel::{Receiver, Sender, after, never, select};
 use log::{info, warn};
-use rustix::event::{PollFd, PollFlags, poll};
-use std::os::fd::OwnedFd;
-use std::thread;
+use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
+
+/// Busy time, summed over CPUs, that is worth a sample.
+const WORTH_A_SAMPLE: Nanos = Nanos::new(100_000_000);
+/// Least time between two samples.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// Most time between two samples while there is a meter.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Published costs live at least this long without renewal, and at least four pauses.
+const SHORTEST_TTL: Duration = Duration::from_secs(10);
 
 /// Schedules until `stop` receives or the kernel ends it; restarts after hotplug.
 ///
@@ -47,84 +62,126 @@ fn session(
     requests: Option<Requests>,
 ) -> Result<Ending> {
     let topology = Topology::read(sys).context("reading the topology")?;
+    let mut control = Control::new(sys, &topology)?;
     let mut storage = Storage::uninit();
-    let scheduler = Scheduler::attach(&mut storage, config, &topology, &static_costs(&topology))?;
+    let mut scheduler = Scheduler::attach(&mut storage, config, &topology, &control.costs())?;
     info!(
-        "scheduling {} CPUs in {} groups of {} classes",
+        "scheduling {} CPUs in {} groups of {} classes{}",
         topology.cpus.len(),
         topology.groups.len(),
-        topology.classes.len()
+        topology.classes.len(),
+        if control.has_meter() {
+            ""
+        } else {
+            "; no energy meter: costs stay as assumed"
+        }
     );
-    let detached = watch(scheduler.watch().try_clone_to_owned()?);
+    let events = scheduler.events()?;
+    let mut pace = Pace::new(&control);
+    if control.has_meter() {
+        scheduler.wake_after(WORTH_A_SAMPLE);
+    }
     let (replies, asked) = match requests {
         Some((replies, asked)) => (Some(replies), asked),
         None => (None, never()),
     };
     while !scheduler.ended() {
+        let due = pace.due.map_or_else(never, |due| {
+            after(due.saturating_duration_since(Instant::now()))
+        });
         select! {
             recv(stop) -> _ => break,
-            recv(detached) -> _ => break,
+            recv(events) -> event => match event {
+                Ok(()) => pace.hasten(),
+                Err(_) => break,
+            },
+            recv(due) -> _ => turn(&mut scheduler, &mut control, &mut pace)?,
             recv(asked) -> request => {
                 let reply = request.ok().zip(replies.as_ref());
                 let (_, replies) = reply.ok_or_else(|| anyhow!("the statistics server has gone"))?;
-                replies.send(scheduler.stats()?)?;
+                let mut stats = scheduler.stats()?;
+                control.describe(&mut stats);
+                replies.send(stats)?;
             }
         }
     }
     scheduler.finish()
 }
 
-/// A channel that closes when the kernel has detached the scheduler behind `link`.
-fn watch(link: OwnedFd) -> Receiver<()> {
-    let (alive, detached) = bounded(0);
-    thread::spawn(move || {
-        let _alive: Sender<()> = alive;
-        let mut hang_up = [PollFd::new(&link, PollFlags::empty())];
-        while poll(&mut hang_up, None).is_err() {}
-    });
-    detached
+/// One turn of the loop: sample → fit → decide → publish.
+fn turn(scheduler: &mut Scheduler, control: &mut Control, pace: &mut Pace) -> Result<()> {
+    let activity = scheduler.sample()?;
+    let decision = control.turn(activity, pace.moment());
+    let ttl = pace.next();
+    if let Some(decision) = decision
+        && let Err(error) = scheduler.publish(&decision.table, decision.probe, ttl)
+    {
+        warn!("{error:#}");
+    }
+    Ok(())
 }
 
-/// Costs assumed before anything is known but capacities: power per capacity grows with the square
-/// of the OPP's place between lowest and highest frequency, and a bigger core pays more at the same
-/// place. The shape is that of measured phones; only the order of classes matters here.
-fn static_costs(topology: &Topology) -> CostTable {
-    let classes = topology
-        .classes
-        .iter()
-        .map(|class| {
-            let opps = class
-                .cpus
-                .first()
-                .and_then(|&cpu| topology.cpu(cpu)?.facts.policy.clone());
-            let opps = opps.and_then(|policy| policy.opps).unwrap_or_default();
-            let full = u64::from(class.capacity.get());
-            let fastest = opps.last().map_or(1, |khz| khz.get()).max(1);
-            let mut caps: Vec<u64> = opps.iter().map(|khz| full * khz.get() / fastest).collect();
-            caps.retain(|&cap| cap > 0);
-            caps.dedup();
-            if caps.is_empty() {
-                caps.push(full);
-            }
-            let skip = caps.len().saturating_sub(crate::observation::MAX_OPPS);
-            let cost = |&cap: &u64| {
-                let place = 1024 * cap / full.max(1);
-                let per_cap = 300 + 700 * place / 1024 * place / 1024;
-                let per_cap = per_cap * (256 + 768 * full / 1024) / 1024;
-                OppCost {
-                    cap: u32::try_from(cap).unwrap_or(1024),
-                    busy_uw: u32::try_from(cap * per_cap).unwrap_or(u32::MAX),
-                    shared_uw: 0,
-                }
-            };
-            ClassCost {
-                opps: caps.iter().skip(skip).map(cost).collect(),
-                ..ClassCost::default()
-            }
-        })
-        .collect();
-    CostTable {
-        generation: 0,
-        classes,
+/// When the next turn is due.
+struct Pace {
+    started: Instant,
+    last: Instant,
+    /// `None` without a meter.
+    due: Option<Instant>,
+    longest: Duration,
+    asleep: Duration,
+}
+
+impl Pace {
+    fn new(control: &Control) -> Self {
+        let now = Instant::now();
+        let safe = control
+            .longest_pause()
+            .map(|pause| Duration::from_nanos(pause.get()) / 2);
+        Self {
+            started: now,
+            last: now,
+            due: control.has_meter().then_some(now),
+            longest: safe.map_or(LONGEST_PAUSE, |safe| {
+                safe.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+            }),
+            asleep: asleep(),
+        }
     }
+
+    /// The scheduler has gathered enough for a sample.
+    fn hasten(&mut self) {
+        self.due = self.due.map(|due| due.min(self.last + SHORTEST_PAUSE));
+    }
+
+    /// The instant of this turn, and whether the machine slept since the one before.
+    fn moment(&mut self) -> Moment {
+        let asleep = asleep();
+        let resumed = asleep > self.asleep + Duration::from_millis(100);
+        self.asleep = asleep;
+        let at = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Moment {
+            at: Nanos::new(at),
+            resumed,
+        }
+    }
+
+    /// Plans the next turn; returns how long what is published now shall live.
+    fn next(&mut self) -> Nanos {
+        self.last = Instant::now();
+        self.due = self.due.map(|_| self.last + self.longest);
+        let ttl = SHORTEST_TTL.max(4 * self.longest);
+        Nanos::new(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// How long the machine has been suspended since it booted.
+fn asleep() -> Duration {
+    let read = |clock| {
+        let time = clock_gettime(clock);
+        Duration::new(
+            u64::try_from(time.tv_sec).unwrap_or(0),
+            u32::try_from(time.tv_nsec).unwrap_or(0),
+        )
+    };
+    read(ClockId::Boottime).saturating_sub(read(ClockId::Monotonic))
 }

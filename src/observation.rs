@@ -98,6 +98,31 @@ pub struct Observation {
     pub classes: Vec<ClassActivity>,
 }
 
+/// What one group of CPUs did since the scheduler started. Index 0 of `active` and `busy` is the lowest
+/// OPP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupActivity {
+    /// Time with at least one busy CPU, per OPP.
+    pub active: Vec<Nanos>,
+    /// Busy CPU time, per OPP.
+    pub busy: Vec<Nanos>,
+    /// Idle CPU time before it became deep, and the exits from idle periods that ended before that.
+    pub shallow: IdleActivity,
+    /// Exits from idle periods that had become deep.
+    pub deep_exits: u64,
+    /// How often the first CPU became busy after all had been idle for long.
+    pub wakes: u64,
+}
+
+/// A reading of all groups at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// The instant, by the scheduler's clock.
+    pub at: Nanos,
+    /// In the topology's order.
+    pub groups: Vec<GroupActivity>,
+}
+
 /// Cost of one operating point.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OppCost {
@@ -137,6 +162,15 @@ pub struct CostTable {
     pub generation: u64,
     /// One entry per class, in the topology's order.
     pub classes: Vec<ClassCost>,
+}
+
+/// Placements to spend where work seems dearer than elsewhere, to learn whether it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Probe {
+    /// Index of the class to try.
+    pub class: usize,
+    /// Part of the placements that fit there, above 0 and at most 1.
+    pub share: f64,
 }
 
 /// Why a [`CostTable`] must not be published.

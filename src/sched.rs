@@ -4,19 +4,27 @@
 //! The kernel gives the machine back to its default scheduler as soon as the last reference to the
 //! attached scheduler goes, however this process ends.
 
+mod events;
+
 use crate::bpf_skel::{BpfSkel, BpfSkelBuilder, types};
 use crate::config::Config;
 use crate::intf;
-use crate::observation::{CostTable, OppCost};
+use crate::observation::{Activity, CostTable, GroupActivity, IdleActivity, OppCost, Probe};
 use crate::stats::Stats;
 use crate::topology::Topology;
+use crate::units::Nanos;
 use anyhow::{Context, Result, anyhow, bail};
-use libbpf_rs::{MapCore, MapFlags, OpenObject};
+use crossbeam_channel::Receiver;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
+use num_traits::ToPrimitive;
 use scx_utils::{
     UserExitInfo, compat, scx_ops_attach, scx_ops_load, scx_ops_open, uei_exited, uei_read,
 };
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::AsFd;
+
+/// Slot of the prior's cost table.
+const STATIC_SLOT: u32 = intf::joule_limits_JOULE_STATIC_SLOT;
 
 /// How the scheduler ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +42,9 @@ pub type Storage = MaybeUninit<OpenObject>;
 pub struct Scheduler<'a> {
     skel: BpfSkel<'a>,
     link: libbpf_rs::Link,
+    nr_groups: u32,
+    /// The slot of the table published last.
+    slot: u32,
 }
 
 impl<'a> Scheduler<'a> {
@@ -69,20 +80,95 @@ impl<'a> Scheduler<'a> {
         let mut skel = scx_ops_load!(skel, joule_ops, uei)?;
         skel.maps
             .cost_tables
-            .update(&0u32.to_ne_bytes(), &cost_bytes(prior)?, MapFlags::ANY)
+            .update(
+                &STATIC_SLOT.to_ne_bytes(),
+                &cost_bytes(prior)?,
+                MapFlags::ANY,
+            )
             .context("writing the cost table")?;
         let link = scx_ops_attach!(skel, joule_ops)?;
-        Ok(Self { skel, link })
+        Ok(Self {
+            skel,
+            link,
+            nr_groups: u32::try_from(topology.groups.len())?,
+            slot: 0,
+        })
     }
 
-    /// A file that hangs up (POLLHUP) when the kernel has detached the scheduler.
-    pub fn watch(&self) -> BorrowedFd<'_> {
-        self.link.as_fd()
+    /// A channel that receives when enough busy time has gathered to be worth a sample (see
+    /// [`Scheduler::wake_after`]), and closes when the kernel has detached the scheduler.
+    ///
+    /// # Errors
+    /// When no more files can be opened.
+    pub fn events(&self) -> Result<Receiver<()>> {
+        let link = self.link.as_fd().try_clone_to_owned()?;
+        Ok(events::watch(
+            link,
+            MapHandle::try_from(&self.skel.maps.wakeups)?,
+        ))
     }
 
     /// Whether the kernel has ended the scheduler.
     pub fn ended(&self) -> bool {
         uei_exited!(&self.skel, uei)
+    }
+
+    /// What the groups did so far, all at one instant.
+    ///
+    /// # Errors
+    /// When the kernel refuses, which is a fault of this program.
+    pub fn sample(&mut self) -> Result<Activity> {
+        let mut at = [0; 8];
+        run(&mut self.skel.progs.joule_sample, &mut at)?;
+        let groups = (0..self.nr_groups).map(|group| {
+            let record = self
+                .skel
+                .maps
+                .activities
+                .lookup(&group.to_ne_bytes(), MapFlags::LOCK)?;
+            Ok(group_activity(
+                &record.ok_or_else(|| anyhow!("group {group} has no record"))?,
+            ))
+        });
+        Ok(Activity {
+            at: Nanos::new(u64::from_ne_bytes(at)),
+            groups: groups.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Lets the costs of `table` decide from now on, for `ttl` unless renewed. At most once per 50 ms:
+    /// see costs.bpf.h.
+    ///
+    /// # Errors
+    /// When the table is out of range: the costs before it stay.
+    pub fn publish(&mut self, table: &CostTable, probe: Option<Probe>, ttl: Nanos) -> Result<()> {
+        let slot = 1 - self.slot;
+        let tables = &self.skel.maps.cost_tables;
+        tables.update(&slot.to_ne_bytes(), &cost_bytes(table)?, MapFlags::ANY)?;
+        let (class, share) = match probe {
+            Some(probe) => (u32::try_from(probe.class)?, probe_share(probe.share)),
+            None => (intf::joule_limits_JOULE_NO_CLASS, 0),
+        };
+        let mut request = Vec::with_capacity(size_of::<intf::joule_publish>());
+        request.extend(table.generation.to_ne_bytes());
+        request.extend(ttl.get().to_ne_bytes());
+        request.extend(
+            [slot, class, share, 0]
+                .into_iter()
+                .flat_map(u32::to_ne_bytes),
+        );
+        run(&mut self.skel.progs.joule_publish, &mut request)
+            .with_context(|| format!("publishing cost table {}", table.generation))?;
+        self.slot = slot;
+        Ok(())
+    }
+
+    /// Asks to be woken through [`Scheduler::events`] when this much busy time has gathered since the
+    /// last sample.
+    pub fn wake_after(&mut self, busy: Nanos) {
+        if let Some(bss) = self.skel.maps.bss_data.as_mut() {
+            bss.wake_after_ns = busy.get();
+        }
     }
 
     /// The counters, summed over CPUs.
@@ -110,10 +196,17 @@ impl<'a> Scheduler<'a> {
         Ok(Stats {
             placed_idle: sum(intf::joule_counter_JOULE_PLACED_IDLE),
             placed_busy: sum(intf::joule_counter_JOULE_PLACED_BUSY),
+            placed_steered: sum(intf::joule_counter_JOULE_PLACED_STEERED),
+            probes: sum(intf::joule_counter_JOULE_PROBES),
             queued: sum(intf::joule_counter_JOULE_QUEUED),
             kicks: sum(intf::joule_counter_JOULE_KICKS),
+            kicks_steered: sum(intf::joule_counter_JOULE_KICKS_STEERED),
+            kicks_wasted: sum(intf::joule_counter_JOULE_KICKS_WASTED),
             stolen: sum(intf::joule_counter_JOULE_STOLEN),
             misfit_up: sum(intf::joule_counter_JOULE_MISFIT_UP),
+            tables_refused: sum(intf::joule_counter_JOULE_TABLES_REFUSED),
+            tables_mixed: sum(intf::joule_counter_JOULE_TABLES_MIXED),
+            ..Stats::default()
         })
     }
 
@@ -122,7 +215,7 @@ impl<'a> Scheduler<'a> {
     /// # Errors
     /// The kernel's reason when it ejected the scheduler.
     pub fn finish(self) -> Result<Ending> {
-        // Explicitly: somebody may hold a duplicate of the link's file (see `watch`). An error means
+        // Explicitly: somebody may hold a duplicate of the link's file (see `events`). An error means
         // that the kernel was faster, which its exit information then tells.
         let detached = self.link.detach();
         drop(self.link);
@@ -145,8 +238,11 @@ fn settings(config: &Config) -> types::joule_config {
     let settings = config.settings();
     types::joule_config {
         slice_ns: settings.slice_ns,
+        deep_idle_ns: settings.deep_idle_ns,
         headroom_pct: settings.headroom_pct,
         hysteresis_pct: settings.hysteresis_pct,
+        steer: settings.steer,
+        reserved: settings.reserved,
     }
 }
 
@@ -188,12 +284,60 @@ fn relations(topology: &Topology) -> Result<types::joule_topology> {
     Ok(relations)
 }
 
-/// A cost table as the bytes of the BPF side's `struct joule_cost_table`, which holds nothing but u32.
+/// Runs a program of the object once, with `argument` in and out.
+fn run(program: &mut libbpf_rs::ProgramMut, argument: &mut [u8]) -> Result<()> {
+    let input = libbpf_rs::ProgramInput {
+        context_in: Some(argument),
+        ..Default::default()
+    };
+    match program.test_run(input)?.return_value {
+        0 => Ok(()),
+        refused => bail!("refused with {refused:#x}"),
+    }
+}
+
+/// Part of placements in the BPF side's unit, rounded.
+fn probe_share(share: f64) -> u32 {
+    let scale = f64::from(intf::joule_limits_JOULE_PROBE_SCALE);
+    (share.clamp(0.0, 1.0) * scale)
+        .round()
+        .to_u32()
+        .unwrap_or(0)
+}
+
+/// One group's record from the bytes of `struct joule_activity`.
+fn group_activity(bytes: &[u8]) -> GroupActivity {
+    let word = |offset: usize| {
+        let bytes = bytes.get(offset..).and_then(<[u8]>::first_chunk);
+        bytes.copied().map_or(0, u64::from_ne_bytes)
+    };
+    let (active, busy) = (
+        offset_of!(intf::joule_activity, active_ns),
+        offset_of!(intf::joule_activity, busy_ns),
+    );
+    let opps = 0..(busy - active) / 8;
+    let series = |offset: usize| {
+        opps.clone()
+            .map(move |opp| Nanos::new(word(offset + 8 * opp)))
+    };
+    GroupActivity {
+        active: series(active).collect(),
+        busy: series(busy).collect(),
+        shallow: IdleActivity {
+            time: Nanos::new(word(offset_of!(intf::joule_activity, shallow_ns))),
+            exits: word(offset_of!(intf::joule_activity, shallow_exits)),
+        },
+        deep_exits: word(offset_of!(intf::joule_activity, deep_exits)),
+        wakes: word(offset_of!(intf::joule_activity, group_wakes)),
+    }
+}
+
+/// A cost table as the bytes of the BPF side's `struct joule_cost_table`, which holds no padding.
 fn cost_bytes(table: &CostTable) -> Result<Vec<u8>> {
     let max_opps = usize::try_from(intf::joule_limits_JOULE_MAX_OPPS)?;
     let max_classes = usize::try_from(intf::joule_limits_JOULE_MAX_CLASSES)?;
     table.check()?;
-    let mut words: Vec<u32> = Vec::with_capacity(size_of::<intf::joule_cost_table>() / 4);
+    let mut words: Vec<u32> = Vec::with_capacity(size_of::<intf::joule_cost_row>() / 4);
     for class in &table.classes {
         words.push(u32::try_from(class.opps.len())?);
         let fields: [fn(&OppCost) -> u32; 3] =
@@ -204,7 +348,13 @@ fn cost_bytes(table: &CostTable) -> Result<Vec<u8>> {
         }
     }
     words.resize(max_classes * (1 + 3 * max_opps), 0);
-    Ok(words.into_iter().flat_map(u32::to_ne_bytes).collect())
+    let rows = words.into_iter().flat_map(u32::to_ne_bytes);
+    Ok(table
+        .generation
+        .to_ne_bytes()
+        .into_iter()
+        .chain(rows)
+        .collect())
 }
 
 #[cfg(test)]
@@ -245,8 +395,12 @@ mod tests {
         assert_eq!(bytes.len(), size_of::<intf::joule_cost_table>());
         let word = |index: usize| u32::from_ne_bytes(*bytes[index * 4..].first_chunk().unwrap());
         let row = size_of::<intf::joule_cost_row>() / 4;
-        assert_eq!([word(0), word(1), word(2), word(3)], [2, 100, 200, 0]);
-        assert_eq!([word(33), word(34)], [1000, 2000]);
-        assert_eq!([word(row), word(row + 1), word(row + 65)], [1, 1024, 2048]);
+        assert_eq!(bytes[..8], 1u64.to_ne_bytes());
+        assert_eq!([word(2), word(3), word(4), word(5)], [2, 100, 200, 0]);
+        assert_eq!([word(35), word(36)], [1000, 2000]);
+        assert_eq!(
+            [word(row + 2), word(row + 3), word(row + 67)],
+            [1, 1024, 2048]
+        );
     }
 }

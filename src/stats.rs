@@ -5,12 +5,36 @@ use anyhow::Result;
 use scx_stats::prelude::*;
 use scx_stats_derive::Stats;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
-/// Counters since the scheduler started. scx_stats sends them as they are; intervals are the
-/// reader's business.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Stats)]
+/// The fitted power of one class of CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Stats)]
+#[stat(
+    desc = "fitted power of one class of CPUs",
+    _om_prefix = "c_",
+    _om_label = "class"
+)]
+pub struct ClassStats {
+    /// See the description.
+    #[stat(desc = "frequencies of the OPPs, kHz", _om_skip)]
+    pub khz: Vec<u64>,
+    /// See the description.
+    #[stat(desc = "power of the first busy CPU at each OPP, W", _om_skip)]
+    pub watts: Vec<f64>,
+    /// See the description.
+    #[stat(desc = "how much of the prior's doubt is gone, 0 to 1")]
+    pub confidence: f64,
+}
+
+/// How a number that is not known is told.
+pub const UNKNOWN: f64 = -1.0;
+
+/// Counters since the scheduler started, and how the control loop sees the machine now.
+///
+/// scx_stats carries plain numbers only: what is unknown is -1, never 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Stats)]
 #[stat(top)]
 pub struct Stats {
     /// See the description.
@@ -20,31 +44,103 @@ pub struct Stats {
     #[stat(desc = "wake-ups for which no idle CPU was to be had")]
     pub placed_busy: u64,
     /// See the description.
+    #[stat(desc = "wake-ups that the prior's costs would have sent elsewhere")]
+    pub placed_steered: u64,
+    /// See the description.
+    #[stat(desc = "wake-ups sent where more is to be learnt")]
+    pub probes: u64,
+    /// See the description.
     #[stat(desc = "tasks that waited in a queue")]
     pub queued: u64,
     /// See the description.
     #[stat(desc = "idle CPUs woken for queued work")]
     pub kicks: u64,
     /// See the description.
+    #[stat(desc = "kicks to CPUs that the prior's costs would not have chosen")]
+    pub kicks_steered: u64,
+    /// See the description.
+    #[stat(desc = "kicked CPUs that found nothing to run")]
+    pub kicks_wasted: u64,
+    /// See the description.
     #[stat(desc = "tasks taken from another group's queue")]
     pub stolen: u64,
     /// See the description.
     #[stat(desc = "running tasks sent on to a bigger CPU")]
     pub misfit_up: u64,
+    /// See the description.
+    #[stat(desc = "cost tables that the scheduler refused as out of range")]
+    pub tables_refused: u64,
+    /// See the description.
+    #[stat(desc = "decisions whose cost table was overwritten meanwhile: must stay 0")]
+    pub tables_mixed: u64,
+    /// See the description.
+    #[stat(desc = "samples learnt from by the energy model")]
+    pub samples: u64,
+    /// See the description.
+    #[stat(desc = "power measured over the last sample, W; below 0: unknown")]
+    pub measured_w: f64,
+    /// See the description.
+    #[stat(desc = "power that the model expected for it, W; below 0: unknown")]
+    pub model_w: f64,
+    /// See the description.
+    #[stat(desc = "mean error of the model over recent samples, %; below 0: unknown")]
+    pub model_error_pct: f64,
+    /// See the description.
+    #[stat(desc = "how much of the prior's doubt is gone, 0 to 1, mean over classes")]
+    pub confidence: f64,
+    /// See the description.
+    #[stat(desc = "what the model says of each class of CPUs")]
+    pub classes: BTreeMap<usize, ClassStats>,
+    /// See the description.
+    #[stat(desc = "generation of the published cost table; 0: the prior decides")]
+    pub generation: u64,
+}
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            placed_idle: 0,
+            placed_busy: 0,
+            placed_steered: 0,
+            probes: 0,
+            queued: 0,
+            kicks: 0,
+            kicks_steered: 0,
+            kicks_wasted: 0,
+            stolen: 0,
+            misfit_up: 0,
+            tables_refused: 0,
+            tables_mixed: 0,
+            samples: 0,
+            measured_w: UNKNOWN,
+            model_w: UNKNOWN,
+            model_error_pct: UNKNOWN,
+            confidence: 0.0,
+            classes: BTreeMap::new(),
+            generation: 0,
+        }
+    }
 }
 
 impl Stats {
-    /// What happened between two readings. A counter that went back (the scheduler restarted in
-    /// between) counts from its new start.
+    /// What happened between two readings: counters as differences, the rest as it is now. A counter
+    /// that went back (the scheduler restarted in between) counts from its new start.
     pub fn since(&self, earlier: &Self) -> Self {
         let delta = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
         Self {
             placed_idle: delta(self.placed_idle, earlier.placed_idle),
             placed_busy: delta(self.placed_busy, earlier.placed_busy),
+            placed_steered: delta(self.placed_steered, earlier.placed_steered),
+            probes: delta(self.probes, earlier.probes),
             queued: delta(self.queued, earlier.queued),
             kicks: delta(self.kicks, earlier.kicks),
+            kicks_steered: delta(self.kicks_steered, earlier.kicks_steered),
+            kicks_wasted: delta(self.kicks_wasted, earlier.kicks_wasted),
             stolen: delta(self.stolen, earlier.stolen),
             misfit_up: delta(self.misfit_up, earlier.misfit_up),
+            tables_refused: delta(self.tables_refused, earlier.tables_refused),
+            tables_mixed: delta(self.tables_mixed, earlier.tables_mixed),
+            samples: delta(self.samples, earlier.samples),
+            ..self.clone()
         }
     }
 
@@ -53,13 +149,26 @@ impl Stats {
     /// # Errors
     /// When `out` cannot be written.
     pub fn print(&self, out: &mut impl Write) -> Result<()> {
+        let known = |value: f64, unit: &str| match value < 0.0 {
+            true => format!("-{unit}"),
+            false => format!("{value:.3}{unit}"),
+        };
         writeln!(
             out,
-            "placed idle {:>7} busy {:>7} | queued {:>7} kicks {:>7} stolen {:>6} | misfit up {:>5}",
+            "{} model {} error {} confidence {:.2} | placed idle {} busy {} steered {} probes {} | \
+             queued {} kicks {} steered {} wasted {} | stolen {} misfit up {}",
+            known(self.measured_w, " W"),
+            known(self.model_w, " W"),
+            known(self.model_error_pct, " %"),
+            self.confidence,
             self.placed_idle,
             self.placed_busy,
+            self.placed_steered,
+            self.probes,
             self.queued,
             self.kicks,
+            self.kicks_steered,
+            self.kicks_wasted,
             self.stolen,
             self.misfit_up
         )?;
@@ -75,6 +184,7 @@ impl Stats {
 pub fn serve() -> Result<StatsServer<(), Stats>> {
     let data = StatsServerData::<(), Stats>::new()
         .add_meta(Stats::meta())
+        .add_meta(ClassStats::meta())
         .add_stats(
             "top",
             Box::new(|_arguments, (request, reply)| {
@@ -92,6 +202,7 @@ pub fn serve() -> Result<StatsServer<(), Stats>> {
 pub fn explain(out: &mut impl Write) -> Result<()> {
     StatsServerData::<(), Stats>::new()
         .add_meta(Stats::meta())
+        .add_meta(ClassStats::meta())
         .describe_meta(out, None)
 }
 

@@ -24,10 +24,12 @@
 struct task_ctx {
 	u64 util; /* UTIL_SHIFT fixed point, as of util_at */
 	u64 util_at;
-	u64 exec_at;	 /* p->se.sum_exec_runtime already charged to vtime */
-	u32 est_cap;	 /* util_est */
-	u32 counted_cap; /* need counted in the group while runnable */
-	u32 group;	 /* whose sums hold this task; JOULE_NO_GROUP for none */
+	u64 exec_at;	   /* p->se.sum_exec_runtime already charged to vtime */
+	u64 delivered_at;  /* its CPU's capacity integral as of util_at */
+	u64 waiting_since; /* 0: not waiting */
+	u32 est_cap;	   /* util_est */
+	u32 counted_cap;   /* need counted in the group while runnable */
+	u32 group;	   /* whose sums hold this task; JOULE_NO_GROUP for none */
 	u32 runnable;
 };
 
@@ -56,11 +58,6 @@ struct {
 
 static u64 vtimes[JOULE_MAX_GROUPS];
 
-static __always_inline u64 elapsed_ns(u64 now, u64 since)
-{
-	return time_before(now, since) ? 0 : now - since;
-}
-
 static __always_inline struct task_ctx *task_ctx_of(struct task_struct *p)
 {
 	return bpf_task_storage_get(&task_ctxs, p, 0, 0);
@@ -69,27 +66,6 @@ static __always_inline struct task_ctx *task_ctx_of(struct task_struct *p)
 static __always_inline struct group_ctx *group_ctx_of(u32 group)
 {
 	return bpf_map_lookup_elem(&group_ctxs, &group);
-}
-
-/* The group of a CPU; JOULE_NO_GROUP for a number that is no CPU. */
-static __always_inline u32 group_of_cpu(s32 cpu)
-{
-	const volatile u8 *group = MEMBER_VPTR(topology.cpu_group, [cpu]);
-
-	return group ? *group : JOULE_NO_GROUP;
-}
-
-/* The group's constants; NULL for a number that is no group. */
-static __always_inline const volatile struct joule_group *group_info(u32 group)
-{
-	return MEMBER_VPTR(topology.group, [group]);
-}
-
-static __always_inline u32 group_capacity(u32 group)
-{
-	const volatile struct joule_group *info = group_info(group);
-
-	return info ? info->capacity : 0;
 }
 
 /* Virtual time of the group's queue: that of the furthest task that ran. */
@@ -112,14 +88,6 @@ static __always_inline void advance_vtime(u32 group, u64 to)
 static __always_inline u32 task_need(const struct task_ctx *tctx)
 {
 	return max_u32(util_cap(tctx->util), tctx->est_cap);
-}
-
-/* Capacity that running delivers on this CPU now, at its present frequency. */
-static __always_inline u32 delivered_cap(s32 cpu)
-{
-	u32 capacity = group_capacity(group_of_cpu(cpu));
-
-	return capacity * scx_bpf_cpuperf_cur(cpu) / SCX_CPUPERF_ONE;
 }
 
 /* --- inside a group's lock --- */
@@ -288,6 +256,24 @@ __weak u32 group_top_cap(u32 group)
 	if (!gctx || !gctx->need_bitmap)
 		return 0;
 	return bucket_cap(highest_bit(gctx->need_bitmap));
+}
+
+/* Adds up what must be zero when every task has left (self check, by BPF_PROG_RUN). */
+static void residue_of_all(struct joule_residue *residue, u64 now)
+{
+	u32 group, bucket;
+
+	bpf_for (group, 0, topology.nr_groups) {
+		struct group_ctx *gctx = group_ctx_of(group);
+
+		if (!gctx)
+			break;
+		residue->sum_cap += util_cap(decay(gctx->sum, elapsed_ns(now, gctx->sum_at)));
+		residue->est_cap += gctx->est_cap;
+		bpf_for (bucket, 0, NEED_BUCKETS) {
+			residue->nr_counted += gctx->need_count[bucket & (NEED_BUCKETS - 1)];
+		}
+	}
 }
 
 #endif /* __JOULE_ACCOUNT_BPF_H */

@@ -21,17 +21,25 @@ enum joule_limits {
 	JOULE_MAX_CLASSES = 8,
 	JOULE_MAX_GROUPS = 64, /* 1024 CPUs in groups of 16 */
 	JOULE_MAX_OPPS = 32,
-	JOULE_NO_GROUP = 255, /* joule_topology.cpu_group of a CPU that is not there */
+	JOULE_NO_GROUP = 255,  /* joule_topology.cpu_group of a CPU that is not there */
+	JOULE_NO_CLASS = 255,  /* joule_publish.probe_class: no probes */
+	JOULE_STATIC_SLOT = 2, /* cost table of the prior; slots 0 and 1 are published */
+	JOULE_NR_SLOTS = 3,
+	JOULE_DELAY_BUCKETS = 32, /* bucket b: waited 2^b to 2^(b+1) us; bucket 0 also less */
+	JOULE_PROBE_SCALE = 1024,
 };
 
 /* Everything the command line and the profile decide (src/settings.rs). */
 struct joule_config {
 	u64 slice_ns;
+	u64 deep_idle_ns;   /* idle this long counts as deep */
 	u32 headroom_pct;   /* capacity asked for per capacity needed, 125 = a quarter more */
 	u32 hysteresis_pct; /* saving that a task must promise to leave its group */
+	u32 steer;	    /* 0: never use a published table */
+	u32 reserved;
 };
 
-_Static_assert(sizeof(struct joule_config) == 16, "joule_config is 16 bytes");
+_Static_assert(sizeof(struct joule_config) == 32, "joule_config is 32 bytes");
 
 struct joule_group {
 	u32 capacity; /* of one CPU at its highest frequency */
@@ -65,23 +73,81 @@ struct joule_cost_row {
 
 _Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32, "joule_cost_row is packed");
 
+/* Largest power that publish() accepts, 1 kW: keeps every product below 2^64. */
+#define JOULE_MAX_UW 1000000000U
+
 struct joule_cost_table {
+	u64 generation;
 	struct joule_cost_row row[JOULE_MAX_CLASSES];
 };
 
+_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 388, "joule_cost_table is packed");
+
+/* Argument of the program publish(): make a filled slot the current table. */
+struct joule_publish {
+	u64 generation;	 /* of the table in the slot; must match it */
+	u64 ttl_ns;	 /* after this long without another one, back to the prior */
+	u32 slot;	 /* 0 or 1 */
+	u32 probe_class; /* class to try now and then, JOULE_NO_CLASS for none */
+	u32 probe_share; /* of JOULE_PROBE_SCALE placements */
+	u32 reserved;
+};
+
+_Static_assert(sizeof(struct joule_publish) == 32, "joule_publish is 32 bytes");
+
+/*
+ * What a group did since the scheduler started. Busy and idle are counted at
+ * the CPUs' idle transitions, so interrupts and real-time tasks are in them.
+ * The open interval counts up to since_ns; shallow_ns is what idle periods
+ * spent before they became deep, the rest of idle time is deep.
+ */
+struct joule_activity {
+#ifdef __VMLINUX_H__
+	struct bpf_spin_lock lock;
+#else
+	u32 lock;
+#endif
+	u32 busy_cpus; /* now */
+	u32 opp;       /* now */
+	u32 reserved;
+	u64 since_ns;
+	u64 active_ns[JOULE_MAX_OPPS]; /* some CPU busy */
+	u64 busy_ns[JOULE_MAX_OPPS];   /* summed over CPUs */
+	u64 shallow_ns;
+	u64 shallow_exits;
+	u64 deep_exits;
+	u64 group_wakes; /* first CPU busy after all had been idle for deep_idle_ns */
+};
+
+_Static_assert(sizeof(struct joule_activity) == 24 + 2 * 8 * 32 + 32, "joule_activity is packed");
+
 /* Counters, one value per CPU; the reader sums. */
 enum joule_counter {
-	JOULE_PLACED_IDLE, /* wake-ups that went straight to an idle CPU */
-	JOULE_PLACED_BUSY, /* wake-ups for which no idle CPU was to be had */
-	JOULE_QUEUED,	   /* tasks that waited in a queue */
-	JOULE_KICKS,	   /* idle CPUs woken for queued work */
-	JOULE_STOLEN,	   /* dispatches from another group's queue */
-	JOULE_MISFIT_UP,   /* running tasks sent on to a bigger CPU */
+	JOULE_PLACED_IDLE,    /* wake-ups that went straight to an idle CPU */
+	JOULE_PLACED_BUSY,    /* wake-ups for which no idle CPU was to be had */
+	JOULE_PLACED_STEERED, /* wake-ups that the prior's table would have sent elsewhere */
+	JOULE_PROBES,	      /* wake-ups sent where more is to be learnt */
+	JOULE_QUEUED,	      /* tasks that waited in a queue */
+	JOULE_KICKS,	      /* idle CPUs woken for queued work */
+	JOULE_KICKS_STEERED,  /* kicks to a group that the prior's table would not have chosen */
+	JOULE_KICKS_WASTED,   /* kicked CPUs that found nothing to run */
+	JOULE_STOLEN,	      /* dispatches from another group's queue */
+	JOULE_MISFIT_UP,      /* running tasks sent on to a bigger CPU */
+	JOULE_TABLES_REFUSED, /* publications whose table was out of range */
+	JOULE_TABLES_MIXED,   /* decisions whose table was overwritten meanwhile */
 	JOULE_NR_COUNTERS,
 };
 
 struct joule_counters {
 	u64 value[JOULE_NR_COUNTERS];
+	u64 delay[JOULE_DELAY_BUCKETS]; /* time from runnable to running */
+};
+
+/* Sums that must be zero when no task is left (self_check). */
+struct joule_residue {
+	u64 sum_cap;	/* utilisation of all groups */
+	u64 est_cap;	/* needs of the runnable tasks */
+	u64 nr_counted; /* tasks in need buckets */
 };
 
 #endif /* __JOULE_INTF_H */

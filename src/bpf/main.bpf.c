@@ -22,8 +22,9 @@
  * schedutil adds its own quarter, which is taken off first.
  *
  * Units and fixed point: intf.h, policy.bpf.h. Nothing here runs on a timer:
- * an idle machine stays idle. Hotplug restarts the scheduler (the kernel's
- * default for a scheduler without cpu_online/cpu_offline).
+ * an idle machine stays idle, and its control loop sleeps (activity.bpf.h).
+ * What work costs comes from the control loop (costs.bpf.h). Hotplug restarts the scheduler (the
+ * kernel's default for a scheduler without cpu_online/cpu_offline).
  */
 #include <scx/common.bpf.h>
 #include "policy.bpf.h"
@@ -52,7 +53,19 @@ static __always_inline void count(enum joule_counter which)
 		mine->value[which]++;
 }
 
+static __always_inline void count_delay(u64 waited_ns)
+{
+	struct joule_counters *mine = bpf_map_lookup_elem(&counters, &(u32){0});
+	u64 *bucket = mine ? MEMBER_VPTR(mine->delay, [delay_bucket(waited_ns)]) : NULL;
+
+	if (bucket)
+		(*bucket)++;
+}
+
+#include "relations.bpf.h"
+#include "costs.bpf.h"
 #include "account.bpf.h"
+#include "activity.bpf.h"
 #include "place.bpf.h"
 #include "queue.bpf.h"
 
@@ -102,6 +115,7 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 	struct task_ctx *tctx = task_ctx_of(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 	u32 group = group_of_cpu(cpu), bigger;
+	u64 now = scx_bpf_now();
 
 	if (!tctx || group >= JOULE_MAX_GROUPS) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, settings.slice_ns, enq_flags);
@@ -113,35 +127,41 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 			return;
 		}
 		insert_fair(p, dsq_of_cpu(cpu), group, enq_flags);
-		if (scx_bpf_test_and_clear_cpu_idle(cpu)) {
-			scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-			count(JOULE_KICKS);
-		}
+		if (scx_bpf_test_and_clear_cpu_idle(cpu))
+			kick(cpu);
 		return;
 	}
 	bigger = upgrade_for(p, tctx);
 	if (bigger < JOULE_MAX_GROUPS) {
-		group_move(p, tctx, bigger, scx_bpf_now());
+		group_move(p, tctx, bigger, now);
 		group = bigger;
 		count(JOULE_MISFIT_UP);
 	}
 	insert_fair(p, group, group, enq_flags);
-	kick_for(p, group);
+	kick_for(p, tctx, now);
 }
 
 void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 group = group_of_cpu(cpu);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 kicked = cctx ? cctx->kicked : 0;
 	struct task_ctx *tctx;
 
-	if (group >= JOULE_MAX_GROUPS || take_own(cpu, group) || take_other(group))
+	if (group >= JOULE_MAX_GROUPS)
+		return;
+	if (kicked)
+		cctx->kicked = 0;
+	if (take_own(cpu, group) || take_other(group))
 		return;
 	/* Nobody waits: a task that still fits here goes on with a fresh slice. */
-	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED))
-		return;
-	tctx = task_ctx_of(prev);
-	if (tctx && upgrade_for(prev, tctx) == JOULE_NO_GROUP)
-		scx_bpf_task_set_slice(prev, settings.slice_ns);
+	if (prev && prev->scx.flags & SCX_TASK_QUEUED) {
+		tctx = task_ctx_of(prev);
+		if (tctx && upgrade_for(prev, tctx) == JOULE_NO_GROUP)
+			scx_bpf_task_set_slice(prev, settings.slice_ns);
+	} else if (kicked) {
+		count(JOULE_KICKS_WASTED);
+	}
 }
 
 void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
@@ -156,6 +176,7 @@ void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 	if (group < JOULE_MAX_GROUPS)
 		group_move(p, tctx, group, now);
 	set_runnable(tctx, 1);
+	tctx->waiting_since = now;
 }
 
 void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
@@ -163,13 +184,21 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	struct task_ctx *tctx = task_ctx_of(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 	u32 group = group_of_cpu(cpu);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u64 now = scx_bpf_now();
 
-	if (!tctx || group >= JOULE_MAX_GROUPS)
+	if (!tctx || !cctx || group >= JOULE_MAX_GROUPS)
 		return;
+	if (tctx->waiting_since) {
+		count_delay(elapsed_ns(now, tctx->waiting_since));
+		tctx->waiting_since = 0;
+	}
+	if (cctx->state == CPU_STATE_UNKNOWN)
+		count_transition(cpu, false, now);
 	util_update(tctx, now, 0);
 	group_move(p, tctx, group, now);
 	tctx->exec_at = p->se.sum_exec_runtime;
+	tctx->delivered_at = delivered_until(cctx, cpu, now);
 	advance_vtime(group, p->scx.dsq_vtime);
 	set_frequency(tctx, cpu, now);
 }
@@ -178,13 +207,20 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 static void charge(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u64 now)
 {
 	u64 ran_ns = p->se.sum_exec_runtime - tctx->exec_at;
+	u64 dt = elapsed_ns(now, tctx->util_at), delivered;
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u32 weight = max_u32(p->scx.weight, 1);
 
+	if (!cctx)
+		return;
 	/* Not from p->scx.slice, which preemption zeroes. */
 	tctx->exec_at = p->se.sum_exec_runtime;
 	scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + ran_ns * 100 / weight);
-	util_update(tctx, now, delivered_cap(cpu));
+	delivered = delivered_until(cctx, cpu, now);
+	util_update(tctx, now, dt ? (delivered - tctx->delivered_at) / dt : 0);
+	tctx->delivered_at = delivered;
 	recount_need(tctx);
+	gather(cctx, ran_ns);
 }
 
 void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
@@ -196,6 +232,7 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	if (!tctx)
 		return;
 	charge(p, tctx, cpu, now);
+	count_clock(cpu, now);
 	set_frequency(tctx, cpu, now);
 	/* A misfit need not wait for its slice's end. */
 	if (upgrade_for(p, tctx) < JOULE_MAX_GROUPS)
@@ -205,9 +242,13 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 void BPF_STRUCT_OPS(joule_stopping, struct task_struct *p, bool runnable)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
+	u64 now = scx_bpf_now();
 
-	if (tctx)
-		charge(p, tctx, scx_bpf_task_cpu(p), scx_bpf_now());
+	if (!tctx)
+		return;
+	charge(p, tctx, scx_bpf_task_cpu(p), now);
+	if (runnable)
+		tctx->waiting_since = now;
 }
 
 void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
@@ -223,8 +264,17 @@ void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 
 void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
 {
+	count_transition(cpu, idle, scx_bpf_now());
 	if (idle)
 		scx_bpf_cpuperf_set(cpu, 0);
+}
+
+/* The clock of a CPU has changed: also when another CPU of its domain asked for it. */
+SEC("tp_btf/cpu_frequency")
+int BPF_PROG(joule_cpu_frequency, unsigned int khz, unsigned int cpu)
+{
+	count_clock(cpu, scx_bpf_now());
+	return 0;
 }
 
 void BPF_STRUCT_OPS(joule_enable, struct task_struct *p)
@@ -296,6 +346,47 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(joule_init)
 		if (err)
 			return err;
 	}
+	return 0;
+}
+
+/* Run by the control loop: makes the table in a slot current. */
+SEC("syscall")
+int joule_publish(struct joule_publish *request)
+{
+	int err = publish_table(request, scx_bpf_now());
+
+	if (err)
+		count(JOULE_TABLES_REFUSED);
+	return err;
+}
+
+/* Run by the control loop before it reads: closes the open intervals at one instant, which it
+ * returns. */
+SEC("syscall")
+int joule_sample(u64 *now_ns)
+{
+	u64 now = scx_bpf_now();
+	u32 group;
+
+	bpf_for (group, 0, topology.nr_groups) {
+		struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+
+		if (!activity)
+			break;
+		bpf_spin_lock(&activity->lock);
+		activity_advance(activity, now);
+		bpf_spin_unlock(&activity->lock);
+	}
+	gathered_ns = 0;
+	*now_ns = now;
+	return 0;
+}
+
+/* Run by tests: what is left in the sums. */
+SEC("syscall")
+int joule_self_check(struct joule_residue *residue)
+{
+	residue_of_all(residue, scx_bpf_now());
 	return 0;
 }
 

@@ -81,29 +81,14 @@ static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev
 	return scx_bpf_pick_idle_cpu(cpus, 0);
 }
 
-/* What work costs, by class. Slot 0 holds the prior, written before loading. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct joule_cost_table);
-} cost_tables SEC(".maps");
-
-static __always_inline const struct joule_cost_row *costs_of_group(u32 group)
-{
-	struct joule_cost_table *table = bpf_map_lookup_elem(&cost_tables, &(u32){0});
-	const volatile struct joule_group *info = group_info(group);
-
-	return table && info ? MEMBER_VPTR(table->row, [info->class]) : NULL;
-}
-
 /*
- * Power that a task adds to the group, uW: `util_cap` is what it will use,
- * `need_cap` what the clock must offer, `own` what it has in the sum already.
+ * Power that a task adds to the group, uW, by the table in `slot`: `need_cap`
+ * is what it will use and what the clock must offer, `own` what it has in the
+ * sum already.
  */
-__weak u64 price_of(u32 group, u32 util_cap, u32 need_cap, u64 own, u64 now)
+__weak u64 price_of(u32 group, u32 slot, u32 need_cap, u64 own, u64 now)
 {
-	const struct joule_cost_row *row = costs_of_group(group);
+	const struct joule_cost_row *row = costs_of_group(group, slot);
 	const volatile struct joule_group *info = group_info(group);
 	struct load load;
 	u64 before, after;
@@ -115,7 +100,7 @@ __weak u64 price_of(u32 group, u32 util_cap, u32 need_cap, u64 own, u64 now)
 	load.sum_cap = group_sum_cap(group, own, now);
 	load.top_cap = group_top_cap(group);
 	before = group_power_uw(row, &load, nr_cpus, settings.headroom_pct);
-	load.sum_cap += util_cap;
+	load.sum_cap += need_cap;
 	load.top_cap = max_u32(load.top_cap, need_cap);
 	after = group_power_uw(row, &load, nr_cpus, settings.headroom_pct);
 	return after > before ? after - before : 0;
@@ -136,6 +121,8 @@ struct choice {
 	u64 price;
 };
 
+#define NO_CHOICE (struct choice){JOULE_NO_GROUP, JOULE_NO_GROUP, ~0ULL}
+
 static __always_inline void consider(struct choice *choice, u32 group, bool fitting, u64 price)
 {
 	choice->biggest = group;
@@ -150,6 +137,59 @@ static __always_inline u32 decision(const struct choice *choice)
 	return choice->cheapest != JOULE_NO_GROUP ? choice->cheapest : choice->biggest;
 }
 
+/* What the published table decides, what the prior would have, and who could be asked instead. */
+struct survey {
+	struct choice idle; /* groups with an idle CPU */
+	struct choice idle_by_prior;
+	struct choice busy; /* groups without one */
+	u32 probe;	    /* a group of the class to be tried, with an idle CPU and big enough */
+	u32 slot;	    /* table in use */
+	u64 generation;	    /* of that table */
+};
+
+/* Prices every group for the task, with an idle CPU or without. */
+static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u64 now,
+			  struct survey *survey)
+{
+	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask(), *cpus;
+	u32 need = task_need(tctx), group;
+
+	survey->idle = survey->idle_by_prior = survey->busy = NO_CHOICE;
+	survey->probe = JOULE_NO_GROUP;
+	survey->slot = current_slot(now);
+	survey->generation = table_generation(survey->slot);
+	bpf_for (group, 0, topology.nr_groups) {
+		bool fitting = fits(need, group_capacity(group), settings.headroom_pct);
+		u64 price = ~0ULL, by_prior = ~0ULL, own;
+
+		cpus = cpus_of_group(group);
+		if (!cpus || !may_use(p, group))
+			continue;
+		if (fitting) {
+			own = own_share(tctx, group, now);
+			price = price_of(group, survey->slot, need, own, now);
+			by_prior = price;
+			if (survey->slot != JOULE_STATIC_SLOT)
+				by_prior = price_of(group, JOULE_STATIC_SLOT, need, own, now);
+			if (group == tctx->group) {
+				price -= price * settings.hysteresis_pct / 100;
+				by_prior -= by_prior * settings.hysteresis_pct / 100;
+			}
+		}
+		if (bpf_cpumask_intersects(cpus, idle_cpus)) {
+			consider(&survey->idle, group, fitting, price);
+			consider(&survey->idle_by_prior, group, fitting, by_prior);
+			if (fitting && group_class(group) == probe_class)
+				survey->probe = group;
+		} else {
+			consider(&survey->busy, group, fitting, price);
+		}
+	}
+	scx_bpf_put_idle_cpumask(idle_cpus);
+	if (table_generation(survey->slot) != survey->generation)
+		count(JOULE_TABLES_MIXED);
+}
+
 static __always_inline s32 any_cpu_in(struct task_struct *p, u32 group, s32 prev_cpu)
 {
 	const struct cpumask *cpus = cpus_of_group(group);
@@ -161,74 +201,84 @@ static __always_inline s32 any_cpu_in(struct task_struct *p, u32 group, s32 prev
 	return cpu < topology.nr_cpus ? cpu : prev_cpu;
 }
 
+/* Whether this placement is one of those that the control loop asked to spend on learning. */
+static __always_inline bool probe_is_due(void)
+{
+	/* Lost updates only shift which placements are taken. */
+	probe_credit += probe_share;
+	if (probe_credit < JOULE_PROBE_SCALE)
+		return false;
+	probe_credit -= JOULE_PROBE_SCALE;
+	return true;
+}
+
 /* Chooses and, if it can, claims a CPU for a waking task. */
 static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu, u64 now)
 {
-	struct choice with_idle = {JOULE_NO_GROUP, JOULE_NO_GROUP, ~0ULL};
-	struct choice without_idle = {JOULE_NO_GROUP, JOULE_NO_GROUP, ~0ULL};
 	struct place place = {.cpu = prev_cpu};
-	const struct cpumask *idle_cpus, *cpus;
-	u32 need, group;
+	struct survey survey;
+	bool probing;
+	u32 group;
+	s32 cpu;
 
 	util_update(tctx, now, 0);
-	need = task_need(tctx);
-	idle_cpus = scx_bpf_get_idle_cpumask();
-	bpf_for (group, 0, topology.nr_groups) {
-		bool fitting = fits(need, group_capacity(group), settings.headroom_pct);
-		u64 price = ~0ULL;
+	survey_groups(p, tctx, now, &survey);
 
-		cpus = cpus_of_group(group);
-		if (!cpus || !may_use(p, group))
-			continue;
-		if (fitting) {
-			price = price_of(group, need, need, own_share(tctx, group, now), now);
-			if (group == tctx->group)
-				price -= price * settings.hysteresis_pct / 100;
-		}
-		if (bpf_cpumask_intersects(cpus, idle_cpus))
-			consider(&with_idle, group, fitting, price);
-		else
-			consider(&without_idle, group, fitting, price);
-	}
-	scx_bpf_put_idle_cpumask(idle_cpus);
-
-	group = decision(&with_idle);
+	group = decision(&survey.idle);
+	probing = survey.probe != JOULE_NO_GROUP && survey.probe != group && probe_is_due();
+	if (probing)
+		group = survey.probe;
 	if (group < JOULE_MAX_GROUPS) {
-		s32 cpu = claim_idle(p, group, prev_cpu);
-
+		cpu = claim_idle(p, group, prev_cpu);
 		if (cpu >= 0) {
+			if (probing)
+				count(JOULE_PROBES);
+			else if (group != decision(&survey.idle_by_prior))
+				count(JOULE_PLACED_STEERED);
 			place.cpu = cpu;
 			place.idle = true;
 			return place;
 		}
 	}
 	/* No idle CPU, or another waker was faster: wait where it is cheapest. */
-	if (decision(&without_idle) < JOULE_MAX_GROUPS)
-		group = decision(&without_idle);
+	if (decision(&survey.busy) < JOULE_MAX_GROUPS)
+		group = decision(&survey.busy);
 	if (group < JOULE_MAX_GROUPS)
 		place.cpu = any_cpu_in(p, group, prev_cpu);
 	return place;
 }
 
-/*
- * Wakes an idle CPU for queued work: in the queue's own group, else in any
- * other, small before big, whose dispatch will fetch it from there.
- */
-static void kick_for(struct task_struct *p, u32 group)
+/* Wakes an idle CPU that has been claimed. */
+static __always_inline void kick(s32 cpu)
 {
-	s32 cpu = claim_idle(p, group, scx_bpf_task_cpu(p));
-	u32 other;
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
-	bpf_for (other, 0, topology.nr_groups) {
-		if (cpu >= 0)
-			break;
-		if (other != group && may_use(p, other))
-			cpu = claim_idle(p, other, -1);
-	}
-	if (cpu >= 0) {
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-		count(JOULE_KICKS);
-	}
+	if (cctx)
+		cctx->kicked = 1;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	count(JOULE_KICKS);
+}
+
+/*
+ * Wakes an idle CPU for queued work, where that work is cheapest. It need not
+ * be of the queue's group: its dispatch fetches from other queues too.
+ */
+static void kick_for(struct task_struct *p, const struct task_ctx *tctx, u64 now)
+{
+	struct survey survey;
+	u32 group;
+	s32 cpu;
+
+	survey_groups(p, tctx, now, &survey);
+	group = decision(&survey.idle);
+	if (group >= JOULE_MAX_GROUPS)
+		return;
+	cpu = claim_idle(p, group, scx_bpf_task_cpu(p));
+	if (cpu < 0)
+		return;
+	kick(cpu);
+	if (group != decision(&survey.idle_by_prior))
+		count(JOULE_KICKS_STEERED);
 }
 
 #endif /* __JOULE_PLACE_BPF_H */

@@ -123,6 +123,17 @@ static inline __attribute__((always_inline)) u32 with_headroom(u32 need_cap, u32
 	return need_cap * headroom_pct / 100;
 }
 
+/*
+ * An index that the verifier can see to be within an OPP table. The empty
+ * assembly keeps the compiler from proving the mask superfluous and dropping it.
+ */
+static inline __attribute__((always_inline)) u32 opp_index(u32 index)
+{
+	index &= JOULE_MAX_OPPS - 1;
+	asm volatile("" : "+r"(index));
+	return index;
+}
+
 /* The slowest OPP that offers `wanted_cap`; the fastest when none does. */
 static inline __attribute__((always_inline)) u32 opp_for(const struct joule_cost_row *row,
 							 u32 wanted_cap)
@@ -134,14 +145,49 @@ static inline __attribute__((always_inline)) u32 opp_for(const struct joule_cost
 	for (i = 0; i < 6 && low < high; i++) {
 		u32 middle = (low + high) >> 1;
 
-		if (row->capacity[middle & (JOULE_MAX_OPPS - 1)] < wanted_cap)
+		if (row->capacity[opp_index(middle)] < wanted_cap)
 			low = middle + 1;
 		else
 			high = middle;
 	}
 	if (low >= row->nr_opps && low > 0)
 		low = row->nr_opps - 1;
-	return low & (JOULE_MAX_OPPS - 1);
+	return opp_index(low);
+}
+
+/* The OPP whose capacity is nearest to what a CPU delivers. */
+static inline __attribute__((always_inline)) u32 nearest_opp(const struct joule_cost_row *row,
+							     u32 delivered_cap)
+{
+	u32 above = opp_for(row, delivered_cap), below = above ? above - 1 : 0;
+	u32 to_above = row->capacity[opp_index(above)] - delivered_cap;
+	u32 to_below = delivered_cap - row->capacity[opp_index(below)];
+
+	/* Differences below zero are huge as unsigned numbers, so the other side wins. */
+	return to_below < to_above ? below : above;
+}
+
+/* Whether a row may be used: OPPs ascend in capacity, powers are bounded. */
+static inline __attribute__((always_inline)) int row_is_sound(const struct joule_cost_row *row)
+{
+	u32 i, previous = 0, sound = row->nr_opps <= JOULE_MAX_OPPS;
+
+	for (i = 0; i < JOULE_MAX_OPPS; i++) {
+		if (i >= row->nr_opps)
+			break;
+		sound &= row->capacity[i] > previous && row->capacity[i] <= CAPACITY_SCALE;
+		sound &= row->busy_uw[i] <= JOULE_MAX_UW && row->shared_uw[i] <= JOULE_MAX_UW;
+		previous = row->capacity[i];
+	}
+	return sound;
+}
+
+/* Bucket of a waiting time. */
+static inline __attribute__((always_inline)) u32 delay_bucket(u64 waited_ns)
+{
+	u64 us = waited_ns / 1000;
+
+	return highest_bit(us > 0xffffffffU ? 0xffffffffU : us);
 }
 
 /* A group's load as placement sees it. */
@@ -163,7 +209,7 @@ static inline __attribute__((always_inline)) u64 group_power_uw(const struct jou
 {
 	u32 mean_cap = nr_cpus ? load->sum_cap / nr_cpus : load->sum_cap;
 	u32 wanted = with_headroom(max_u32(load->top_cap, mean_cap), headroom_pct);
-	u32 opp = opp_for(row, wanted);
+	u32 opp = opp_index(opp_for(row, wanted));
 	u32 capacity = max_u32(row->capacity[opp], 1);
 	u64 busy = (u64)load->sum_cap * row->busy_uw[opp] / capacity;
 	u64 active_cap = min_u32(load->sum_cap, capacity);

@@ -4,15 +4,7 @@
 
 use super::cost::{ClassLoad, placement};
 use super::{Model, fit};
-
-/// A recommendation to place some work where it seems dearer than elsewhere.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Probe {
-    /// The class to try.
-    pub class: usize,
-    /// Part of the placements that fit there, above 0 and at most [`MAX_SHARE`].
-    pub share: f64,
-}
+use crate::observation::Probe;
 
 /// Part of the energy that probes may cost, by default.
 pub const DEFAULT_BUDGET: f64 = 0.005;

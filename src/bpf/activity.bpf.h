@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the CPUs do, for the energy model: busy and idle time per OPP, exits
+ * from idle, and the capacity that each CPU has delivered.
+ *
+ * A group's record is advanced at every event that changes it: a CPU goes
+ * idle or busy, the clock changes. Between two events the number of busy CPUs
+ * and the OPP are constant, so the integrals are exact where the group shares
+ * a clock. Where each CPU has its own, the OPP is that of the last event and
+ * the integrals are a sample of the clocks, not their sum.
+ *
+ * The capacity integral of a CPU (capacity times ns) makes utilisation
+ * invariant: a task's mean capacity over a stretch is the integral's
+ * difference over the time's, exact across changes of clock in between. The
+ * clock is learnt from the cpu_frequency tracepoint where software sets it,
+ * and at each look where hardware does (arch_scale_freq_capacity is refreshed
+ * by the kernel's tick).
+ *
+ * The control loop is woken through a ring buffer when enough busy time has
+ * gathered to be worth a sample: nothing wakes it on an idle machine.
+ *
+ * Concurrency: each record has a spin lock; a group's is taken by its at most
+ * 16 CPUs at idle transitions and clock changes, a CPU's by itself and by
+ * whoever changes its clock.
+ *
+ * Limits: a CPU counts from its first transition on; the depth of idle is told
+ * by its length, as hardware that promotes to deeper states does.
+ */
+#ifndef __JOULE_ACTIVITY_BPF_H
+#define __JOULE_ACTIVITY_BPF_H
+
+enum cpu_state { CPU_STATE_UNKNOWN, CPU_STATE_BUSY, CPU_STATE_IDLE };
+
+struct cpu_ctx {
+	struct bpf_spin_lock lock; /* of the next three */
+	u32 capacity;		   /* delivered now */
+	u64 delivered;		   /* capacity * ns up to `at` */
+	u64 at;
+	u64 idle_since;
+	u64 gathered_ns; /* busy time not yet in gathered_ns of all */
+	u32 state;
+	u32 kicked; /* a kick is under way and has found no work yet */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, JOULE_MAX_CPUS);
+	__type(key, u32);
+	__type(value, struct cpu_ctx);
+} cpu_ctxs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, JOULE_MAX_GROUPS);
+	__type(key, u32);
+	__type(value, struct joule_activity);
+} activities SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} wakeups SEC(".maps");
+
+/* Busy time since the control loop last looked, and how much wakes it (0: none does). */
+u64 gathered_ns;
+u64 wake_after_ns;
+
+static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
+{
+	return bpf_map_lookup_elem(&cpu_ctxs, &cpu);
+}
+
+/* Capacity that the CPU delivers now, as the kernel sees its clock. */
+static __always_inline u32 capacity_now(s32 cpu)
+{
+	return group_capacity(group_of_cpu(cpu)) * scx_bpf_cpuperf_cur(cpu) / SCX_CPUPERF_ONE;
+}
+
+/* Notes the present clock of a CPU and returns its capacity integral at `now`. */
+static __always_inline u64 delivered_until(struct cpu_ctx *cctx, s32 cpu, u64 now)
+{
+	u32 capacity = capacity_now(cpu);
+	u64 delivered;
+
+	bpf_spin_lock(&cctx->lock);
+	delivered = cctx->delivered + elapsed_ns(now, cctx->at) * cctx->capacity;
+	if (cctx->capacity != capacity) {
+		cctx->delivered = delivered;
+		cctx->at = time_before(cctx->at, now) ? now : cctx->at;
+		cctx->capacity = capacity;
+	}
+	bpf_spin_unlock(&cctx->lock);
+	return delivered;
+}
+
+/* Inside the record's lock: counts the time since the last event. */
+static __always_inline void activity_advance(struct joule_activity *activity, u64 now)
+{
+	u64 dt = elapsed_ns(now, activity->since_ns);
+	u32 opp = activity->opp & (JOULE_MAX_OPPS - 1);
+
+	if (activity->busy_cpus) {
+		activity->active_ns[opp] += dt;
+		activity->busy_ns[opp] += dt * activity->busy_cpus;
+	}
+	if (time_before(activity->since_ns, now))
+		activity->since_ns = now;
+}
+
+/* The OPP that a CPU of the group runs at. */
+static __always_inline u32 opp_now(u32 group, s32 cpu)
+{
+	const struct joule_cost_row *row = costs_of_group(group, JOULE_STATIC_SLOT);
+
+	return row ? nearest_opp(row, capacity_now(cpu)) : 0;
+}
+
+/* A CPU became busy (exit from idle) or idle. */
+static void count_transition(s32 cpu, bool idle, u64 now)
+{
+	u32 group = group_of_cpu(cpu), opp = opp_now(group, cpu);
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 before, after = idle ? CPU_STATE_IDLE : CPU_STATE_BUSY;
+	u64 slept = 0, shallow;
+
+	if (!cctx || !activity || cctx->state == after)
+		return;
+	before = cctx->state;
+	cctx->state = after;
+	if (idle)
+		cctx->idle_since = now;
+	else if (before == CPU_STATE_IDLE)
+		slept = elapsed_ns(now, cctx->idle_since);
+	shallow = slept < settings.deep_idle_ns ? slept : settings.deep_idle_ns;
+
+	bpf_spin_lock(&activity->lock);
+	if (!idle && !activity->busy_cpus &&
+	    elapsed_ns(now, activity->since_ns) >= settings.deep_idle_ns)
+		activity->group_wakes++;
+	activity_advance(activity, now);
+	activity->opp = opp;
+	if (!idle)
+		activity->busy_cpus++;
+	else if (before == CPU_STATE_BUSY && activity->busy_cpus)
+		activity->busy_cpus--;
+	if (before == CPU_STATE_IDLE) {
+		activity->shallow_ns += shallow;
+		if (slept < settings.deep_idle_ns)
+			activity->shallow_exits++;
+		else
+			activity->deep_exits++;
+	}
+	bpf_spin_unlock(&activity->lock);
+}
+
+/* The clock of a CPU changed. */
+static void count_clock(s32 cpu, u64 now)
+{
+	u32 group = group_of_cpu(cpu), opp = opp_now(group, cpu);
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	if (!activity || !cctx)
+		return;
+	delivered_until(cctx, cpu, now);
+	if (activity->opp == opp)
+		return;
+	bpf_spin_lock(&activity->lock);
+	activity_advance(activity, now);
+	activity->opp = opp;
+	bpf_spin_unlock(&activity->lock);
+}
+
+/* Adds run time to what may wake the control loop; an eighth at a time, to keep the sum cool. */
+static void gather(struct cpu_ctx *cctx, u64 ran_ns)
+{
+	u64 wake_after = wake_after_ns, before;
+
+	if (!wake_after)
+		return;
+	cctx->gathered_ns += ran_ns;
+	if (cctx->gathered_ns < wake_after / 8)
+		return;
+	before = __sync_fetch_and_add(&gathered_ns, cctx->gathered_ns);
+	if (before < wake_after && before + cctx->gathered_ns >= wake_after) {
+		u64 token = 0;
+
+		bpf_ringbuf_output(&wakeups, &token, sizeof(token), BPF_RB_FORCE_WAKEUP);
+	}
+	cctx->gathered_ns = 0;
+}
+
+#endif /* __JOULE_ACTIVITY_BPF_H */

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* How the machine's CPUs relate, as plain look-ups: constants set before loading. */
+#ifndef __JOULE_RELATIONS_BPF_H
+#define __JOULE_RELATIONS_BPF_H
+
+/* The group of a CPU; JOULE_NO_GROUP for a number that is no CPU. */
+static __always_inline u32 group_of_cpu(s32 cpu)
+{
+	const volatile u8 *group = MEMBER_VPTR(topology.cpu_group, [cpu]);
+
+	return group ? *group : JOULE_NO_GROUP;
+}
+
+/* The group's constants; NULL for a number that is no group. */
+static __always_inline const volatile struct joule_group *group_info(u32 group)
+{
+	return MEMBER_VPTR(topology.group, [group]);
+}
+
+static __always_inline u32 group_capacity(u32 group)
+{
+	const volatile struct joule_group *info = group_info(group);
+
+	return info ? info->capacity : 0;
+}
+
+static __always_inline u32 group_class(u32 group)
+{
+	const volatile struct joule_group *info = group_info(group);
+
+	return info ? info->class : JOULE_NO_CLASS;
+}
+
+/* Time since a stamp; 0 when the stamp is ahead (clocks of two CPUs differ a little). */
+static __always_inline u64 elapsed_ns(u64 now, u64 since)
+{
+	return time_before(now, since) ? 0 : now - since;
+}
+
+#endif /* __JOULE_RELATIONS_BPF_H */
