@@ -147,7 +147,7 @@ u64 vsoc_integrate(struct vsoc_cluster *k)
 	return now;
 }
 
-/* ---- changes of state; caller holds the cluster's lock and has integrated ---- */
+/* ---- changes of state; but for set_*, the caller holds the lock and has integrated ---- */
 
 static void count_awake(struct vsoc_cluster *k, unsigned int opp, int by)
 {
@@ -205,6 +205,7 @@ static void core_rests(struct vsoc_core *core, u64 now)
 		k->idle_since = now;
 }
 
+/* On @cpu with interrupts off, or for it while it is offline: nobody else writes its flag. */
 static void set_busy(struct vsoc_cpu *cpu, bool busy)
 {
 	struct vsoc_core *core = cpu->core;
@@ -212,22 +213,22 @@ static void set_busy(struct vsoc_cpu *cpu, bool busy)
 	unsigned long flags;
 	u64 now;
 
+	if (cpu->busy == busy)
+		return;
 	raw_spin_lock_irqsave(&k->lock, flags);
-	if (cpu->busy != busy) {
-		/* never before what a reader has integrated already */
-		now = max3(vsoc_now(), core->last, k->last);
-		vsoc_integrate_core(core, now);
-		integrate_shared(k, now);
-		if (busy && !core->nr_busy++)
-			core_wakes(core, now);
-		if (!busy && !--core->nr_busy)
-			core_rests(core, now);
-		WRITE_ONCE(cpu->busy, busy);
-		if (core->nr_cpus > 1)
-			vsoc_publish_speed(core);
-		if (core->nr_busy)
-			hardware_governor(core, now);
-	}
+	/* never before what a reader has integrated already */
+	now = max3(vsoc_now(), core->last, k->last);
+	vsoc_integrate_core(core, now);
+	integrate_shared(k, now);
+	if (busy && !core->nr_busy++)
+		core_wakes(core, now);
+	if (!busy && !--core->nr_busy)
+		core_rests(core, now);
+	cpu->busy = busy;
+	if (core->nr_cpus > 1)
+		vsoc_publish_speed(core);
+	if (core->nr_busy)
+		hardware_governor(core, now);
 	raw_spin_unlock_irqrestore(&k->lock, flags);
 }
 
@@ -397,9 +398,36 @@ static void kick(void *unused)
 {
 }
 
+/* Forget what was charged, keep what is: states, clocks, the governor. */
+static void zero_cluster(struct vsoc_cluster *k)
+{
+	unsigned long flags;
+	int i, c;
+
+	raw_spin_lock_irqsave(&k->lock, flags);
+	vsoc_integrate(k);
+	for (i = 0; i < k->nr_cores; i++) {
+		struct vsoc_core *core = &k->core[i];
+
+		memset(core->busy_ns, 0, sizeof(core->busy_ns));
+		memset(core->dual_ns, 0, sizeof(core->dual_ns));
+		memset(core->idle_ns, 0, sizeof(core->idle_ns));
+		memset(core->exits, 0, sizeof(core->exits));
+		core->busy = core->dual = core->idle = (struct vsoc_energy){};
+		core->wake_pj = 0;
+		for (c = 0; c < core->nr_cpus; c++)
+			core->cpu[c]->busy_ns = core->cpu[c]->unowned_ns = 0;
+	}
+	memset(k->shared_ns, 0, sizeof(k->shared_ns));
+	k->sleep_ns = k->sleeps = k->wake_pj = 0;
+	k->shared = k->asleep = (struct vsoc_energy){};
+	raw_spin_unlock_irqrestore(&k->lock, flags);
+}
+
 /*
- * Every CPU starts busy at the lowest OPP; an interrupt to each makes the idle
- * ones pass through the idle loop, from where their state is known.
+ * Every CPU is taken for busy until an interrupt to each makes the idle ones
+ * pass through the idle loop, from where their state is known.  Attaching takes
+ * up to some 100 ms; the account begins after it.
  */
 int vsoc_phys_start(struct vsoc_machine *m)
 {
@@ -433,6 +461,9 @@ int vsoc_phys_start(struct vsoc_machine *m)
 	if (r < 0)
 		pr_err("cpuhp: %d: offline CPUs will count as busy\n", r);
 	on_each_cpu(kick, NULL, 1);
+	WRITE_ONCE(m->start, vsoc_now());
+	for (i = 0; i < m->nr_clusters; i++)
+		zero_cluster(&m->cluster[i]);
 	return 0;
 }
 
