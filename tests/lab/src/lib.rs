@@ -1,4 +1,21 @@
-//! The lab's library: virtual machines described by files, and what they are measured against.
+//! The lab: boots real Debian kernels with sched_ext on an emulated machine whose energy is known.
+//!
+//! [`guest::Guest`] runs a script on a kernel and hands back its exit code, its results and its console;
+//! [`kernel::Kernels`] finds and accepts the kernels, [`machine`] describes the virtual SoC they
+//! run on, and [`scenario`] compares schedulers. Everything downloaded or built is kept in a [`cache::Cache`].
 
+pub mod cache;
+pub mod catalogue;
+pub mod console;
+pub mod debian;
+mod emulator;
+pub mod guest;
+pub mod initramfs;
+pub mod kernel;
 pub mod machine;
+mod probe;
+pub mod process;
+mod qmp;
+pub mod soc_module;
+mod template;
 pub mod truth;

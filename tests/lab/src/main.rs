@@ -1,2 +1,215 @@
-//! The lab: boots real kernels on an emulated machine with energy counters.
-fn main() {}
+//! Entry point of the lab: prepare kernels, boot them, compare schedulers on them.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use lab::cache::Cache;
+use lab::catalogue;
+use lab::guest::Guest;
+use lab::kernel::{Kernels, SERIES};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// What the lab itself answers when it could not do what was asked, as `timeout` and `env` do.
+const LAB_FAILED: u8 = 125;
+/// What `lab boot` answers for a guest that ran out of time.
+const TIMED_OUT: u8 = 124;
+
+/// Boots real kernels with sched_ext on an emulated machine whose energy is known
+///
+/// Downloads and builds are kept in $JOULE_CACHE, else $XDG_CACHE_HOME/scx_joule, else
+/// ~/.cache/scx_joule; logs go to $JOULE_LOGS, else target/joule.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Exit codes: 0 done; 2 wrong usage; 124 the guest ran out of time; 125 the lab failed \
+                  (one line says why); `lab boot` otherwise hands on the guest's exit code."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Download, build and boot everything that other commands need
+    Prepare {
+        /// A series or a release instead of all series; may be given several times
+        #[arg(long, value_name = "KERNEL")]
+        kernel: Vec<String>,
+        /// Look for newer kernels
+        #[arg(long)]
+        update: bool,
+    },
+    /// List kernels and what is known of them
+    Kernels {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command in a guest, or a shell on its console
+    Boot(BootArgs),
+}
+
+#[derive(Debug, Args)]
+struct BootArgs {
+    /// A series or a release
+    #[arg(long)]
+    kernel: Option<String>,
+    /// The virtual machine: a name in tests/lab/machines, or a machine file
+    #[arg(long)]
+    machine: Option<String>,
+    /// A program to put into the guest, with its libraries; may be given several times
+    #[arg(long, value_name = "PATH")]
+    program: Vec<PathBuf>,
+    /// A file to put into the guest; may be given several times
+    #[arg(long, value_name = "HOST:GUEST", value_parser = pair)]
+    file: Vec<(PathBuf, String)>,
+    /// CPUs, where no machine says how many
+    #[arg(long, default_value_t = 8)]
+    cpus: usize,
+    /// Memory
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory: u64,
+    /// Limit of the emulator's CPU time
+    #[arg(long, value_name = "SECS", default_value_t = 600)]
+    time_limit: u64,
+    /// What to run, by the shell; nothing: an interactive shell
+    #[arg(trailing_var_arg = true)]
+    words: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Prepare { kernel, update } => prepare(&kernel, update),
+        Command::Kernels { json } => kernels(json),
+        Command::Boot(args) => boot(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::from(LAB_FAILED)
+    })
+}
+
+fn prepare(names: &[String], update: bool) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let kernels = Kernels::new(&cache);
+    let mut out = std::io::stdout();
+    let mut say = |text: String| writeln!(out, "{text}").context("cannot write");
+    if !names.is_empty() {
+        for name in names {
+            let kernel = kernels.get(name)?;
+            say(format!("{name}: {}", kernel.release))?;
+            if lab::kernel::series(name).is_none_or(|series| series.has_soc) {
+                kernels.soc_module(&kernel)?;
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    for series in SERIES {
+        let kernel = kernels.of_series(series, update)?;
+        say(format!("{}: {}", series.name, kernel.release))?;
+        if series.has_soc {
+            kernels.soc_module(&kernel)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kernels(json: bool) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let listed = Kernels::new(&cache).list()?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&listed)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for kernel in &listed {
+        let verdict = match &kernel.verdict {
+            None => "not tried",
+            Some(verdict) => verdict.refused.as_deref().unwrap_or("works"),
+        };
+        let mark = if kernel.chosen { '*' } else { ' ' };
+        writeln!(
+            out,
+            "{mark} {:8} {:32} {verdict}",
+            kernel.series, kernel.release
+        )?;
+    }
+    if listed.is_empty() {
+        bail!("no kernels are known yet: run `lab prepare`");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn boot(args: &BootArgs) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let kernels = Kernels::new(&cache);
+    let kernel = match &args.kernel {
+        Some(name) => kernels.get(name)?,
+        None => kernels.default()?,
+    };
+    let mut guest = Guest::new(&cache, &kernel, "boot")
+        .cpus(args.cpus, 1)
+        .memory_mib(args.memory)
+        .time_limit(Duration::from_secs(args.time_limit))
+        .script(&args.words.join(" "));
+    if let Some(name) = &args.machine {
+        let machine = catalogue::machine(name)?;
+        guest = guest.soc(&kernels.soc(&kernel, &machine)?);
+    }
+    for program in &args.program {
+        guest = guest.program(program);
+    }
+    for (host, path) in &args.file {
+        guest = guest.file(host, path);
+    }
+    if args.words.is_empty() {
+        guest = guest.interactive();
+    }
+    let outcome = guest.run()?;
+    let mut out = std::io::stdout();
+    let said = lab::console::without_kernel(&outcome.console) + &outcome.results;
+    out.write_all(said.as_bytes()).context("cannot write")?;
+    for alarm in &outcome.alarms {
+        eprintln!("lab: the guest's kernel complains: {alarm}");
+    }
+    if outcome.timed_out {
+        return Ok(ExitCode::from(TIMED_OUT));
+    }
+    match outcome.exit_code {
+        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))),
+        None => bail!(
+            "the guest died without an exit code; see {}",
+            outcome.console_path.display()
+        ),
+    }
+}
+
+/// `HOST:GUEST`.
+fn pair(text: &str) -> Result<(PathBuf, String), String> {
+    match text.split_once(':') {
+        Some((host, guest)) if !host.is_empty() && !guest.is_empty() => {
+            Ok((host.into(), guest.to_owned()))
+        }
+        _ => Err("give HOST:GUEST, such as load.json:/load.json".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_needs_both_paths() {
+        assert!(pair("a:/b").is_ok());
+        assert!(pair("a").is_err() && pair(":/b").is_err() && pair("a:").is_err());
+    }
+}

@@ -346,7 +346,7 @@ impl ClusterTruth {
                 .opps
                 .iter()
                 .map(|opp| opp.khz)
-                .eq(file.opps.iter().map(|opp| opp.khz.into()))
+                .eq(file.opps.iter().map(|opp| u64::from(opp.khz)))
     }
 
     fn since(&self, earlier: &Self) -> Result<Self, TruthError> {

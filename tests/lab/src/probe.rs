@@ -1,0 +1,61 @@
+//! Whether a kernel's sched_ext works: a boot in which a trivial scheduler attaches and leaves.
+
+use crate::cache::{self, Cache};
+use crate::console;
+use crate::guest::Guest;
+use crate::kernel::Kernel;
+use crate::process;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/probe/trivial.bpf.c");
+const SCRIPT: &str = include_str!("../probe/probe.sh");
+const COMPILE_LIMIT: Duration = Duration::from_secs(120);
+
+/// What the verdict on a kernel depends on besides the kernel.
+pub fn key() -> Result<String> {
+    let source = cache::read(Path::new(SOURCE))?;
+    Ok(cache::hash([source.as_slice(), SCRIPT.as_bytes()]))
+}
+
+/// `None` when the kernel is fit for use, else why not.
+///
+/// # Errors
+/// When the probe could not be carried through, which says nothing about the kernel.
+pub fn verdict(cache: &Cache, kernel: &Kernel) -> Result<Option<String>> {
+    let outcome = Guest::new(cache, kernel, &format!("probe-{}", kernel.release))
+        .program("bpftool")
+        .file(object(cache)?, "/lab/trivial.bpf.o")
+        .script(SCRIPT)
+        .run()?;
+    if outcome.timed_out {
+        bail!(
+            "the probe of {} was not done in time; see {}",
+            kernel.release,
+            outcome.console_path.display()
+        );
+    }
+    Ok(match (outcome.exit_code, outcome.alarms.first()) {
+        (Some(0), None) => None,
+        (_, Some(alarm)) => Some(alarm.clone()),
+        (Some(_), None) => Some(process::tail(&console::without_kernel(&outcome.console), 1)),
+        (None, None) => Some("the guest died".to_owned()),
+    })
+}
+
+fn object(cache: &Cache) -> Result<PathBuf> {
+    let directory = cache.directory("probe", &key()?, |directory| {
+        let clang = std::env::var("BPF_CLANG").unwrap_or_else(|_| "clang-19".to_owned());
+        let mut compile = process::command(process::find(Path::new(&clang))?);
+        compile
+            .args([
+                "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-c", SOURCE, "-o",
+            ])
+            .arg(directory.join("trivial.bpf.o"));
+        process::run(&mut compile, COMPILE_LIMIT)
+            .map(drop)
+            .context("the probe does not compile")
+    })?;
+    Ok(directory.join("trivial.bpf.o"))
+}
