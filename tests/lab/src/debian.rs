@@ -55,7 +55,7 @@ impl<'a> Apt<'a> {
             bail!("{KEYRING} is missing: run packaging/debian-deps.sh lab");
         }
         let apt = Self { cache };
-        for directory in ["lists/partial", "archives/partial", "etc"] {
+        for directory in ["lists/partial", "archives/partial", "etc/none"] {
             let path = apt.path(directory);
             fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
         }
@@ -76,10 +76,23 @@ impl<'a> Apt<'a> {
     /// # Errors
     /// When an index cannot be had.
     pub fn update(&self) -> Result<()> {
+        let _lock = self.cache.lock("apt")?;
+        eprintln!("lab: fetching Debian's package index");
         let mut update = self.tool("apt-get");
         run(update.args(["update", "--error-on=any"]), DOWNLOAD_LIMIT)
             .map(drop)
             .context("Debian's package index cannot be had: is the network up?")
+    }
+
+    /// Fetches the indices unless some are there, of whatever age.
+    ///
+    /// # Errors
+    /// As [`Apt::update`].
+    pub fn ensure_index(&self) -> Result<()> {
+        if self.has_index() {
+            return Ok(());
+        }
+        self.update()
     }
 
     /// Whether [`Apt::update`] ever succeeded.
@@ -111,10 +124,23 @@ impl<'a> Apt<'a> {
     /// # Errors
     /// When it is neither kept nor to be had.
     pub fn package(&self, name: &str) -> Result<PathBuf> {
-        let kept = self.cache.path("debs");
         if let Some(path) = self.kept(name) {
             return Ok(path);
         }
+        let had_index = self.has_index();
+        self.ensure_index()?;
+        let first = self.download(name);
+        if first.is_ok() || !had_index {
+            return first;
+        }
+        // an old index names versions that the archive has dropped since
+        self.update()?;
+        self.download(name)
+    }
+
+    fn download(&self, name: &str) -> Result<PathBuf> {
+        let _lock = self.cache.lock("debs")?;
+        let kept = self.cache.path("debs");
         // apt writes in place, so a download that is cut short must not look like a package
         let arriving = kept.join("arriving");
         fs::create_dir_all(&arriving).with_context(|| arriving.display().to_string())?;
@@ -140,6 +166,7 @@ impl<'a> Apt<'a> {
     /// # Errors
     /// When a package cannot be had or unpacked.
     pub fn unpack_closure(&self, suite: Suite, names: &[&str], root: &Path) -> Result<()> {
+        self.ensure_index()?;
         let archives = root.join("archives");
         fs::create_dir_all(archives.join("partial")).context("cannot make a directory")?;
         let mut install = self.tool("apt-get");
@@ -176,9 +203,9 @@ Dir::Cache "{directory}";
 Dir::Cache::archives "archives";
 Dir::Etc "{directory}etc";
 Dir::Etc::sourcelist "sources.list";
-Dir::Etc::sourceparts "-";
-Dir::Etc::parts "-";
-Dir::Etc::preferencesparts "-";
+Dir::Etc::sourceparts "none";
+Dir::Etc::parts "none";
+Dir::Etc::preferencesparts "none";
 APT::Architecture "amd64";
 APT::Architectures {{ "amd64"; }};
 // root's apt would become _apt, who may not write here

@@ -139,9 +139,10 @@ impl<'a> Kernels<'a> {
             return self.unpacked(&release);
         }
         let apt = Apt::new(self.cache)?;
-        if anew || !apt.has_index() {
-            let _lock = self.cache.lock("apt")?;
+        if anew {
             apt.update()?;
+        } else {
+            apt.ensure_index()?;
         }
         let mut refused = Vec::new();
         for release in self.candidates(series)? {

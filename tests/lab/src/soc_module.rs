@@ -18,8 +18,8 @@ pub const NAME: &str = "vsoc";
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/module");
 /// A build takes seconds; one that recurses never ends.
 const BUILD_LIMIT: Duration = Duration::from_secs(300);
-/// What kbuild runs besides the compiler.
-const TOOLS: [&str; 9] = [
+/// What kbuild runs besides the compiler; pahole brings the libraries of objtool.
+const TOOLS: [&str; 10] = [
     "base-files",
     "coreutils",
     "dash",
@@ -28,11 +28,14 @@ const TOOLS: [&str; 9] = [
     "grep",
     "make",
     "mawk",
+    "pahole",
     "sed",
 ];
 /// Runs with the tree, the headers and the work directory as $1, $2, $3 and the release and job count as $4, $5.
 const BUILD: &str = r#"set -e
+mkdir -p "$1/dev" "$1/proc" "$1/tmp" "$1/work"
 mount --rbind /dev "$1/dev"
+mount --rbind /proc "$1/proc"
 for directory in src lib; do
     mkdir -p "$1/usr/$directory"
     for source in "$2/usr/$directory"/*; do
@@ -159,10 +162,6 @@ fn toolchain(cache: &Cache, apt: &Apt<'_>, suite: Suite, compiler: &str) -> Resu
     cache.directory(&name, &packages.join(" "), |root| {
         eprintln!("lab: fetching {compiler} of {}", suite.name());
         apt.unpack_closure(suite, &packages, root)?;
-        for directory in ["dev", "work", "tmp"] {
-            let path = root.join(directory);
-            fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        }
         // what maintainer scripts would have done
         for (link, target) in [("awk", "mawk"), ("sh", "dash")] {
             let path = root.join("usr/bin").join(link);
