@@ -5,9 +5,10 @@ use clap::{Args, Parser, Subcommand};
 use lab::cache::Cache;
 use lab::catalogue;
 use lab::guest::Guest;
-use lab::kernel::{Kernels, SERIES};
+use lab::kernel::{Kernel, Kernels, SERIES};
+use lab::scenario::{Scenario, Scheduler};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -50,7 +51,48 @@ enum Command {
     },
     /// Run a command in a guest, or a shell on its console
     Boot(BootArgs),
+    /// Compare schedulers by energy and response times; writes run.json to the logs, too
+    Run(RunArgs),
 }
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The virtual machine: a name in tests/lab/machines, or a machine file
+    #[arg(long, default_value = "phone-3c-gs101")]
+    machine: String,
+    /// The workload: a name in bench/workloads, or a file in rt-app's JSON
+    #[arg(long, default_value = "light-periodic")]
+    workload: String,
+    /// A series or a release
+    #[arg(long)]
+    kernel: Option<String>,
+    /// The scheduler's program
+    #[arg(long, value_name = "PATH", default_value = "target/release/scx_joule")]
+    scheduler_binary: PathBuf,
+    /// Arguments for it, as one word
+    #[arg(
+        long,
+        value_name = "ARGS",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    scheduler_args: String,
+    /// Only the kernel's own schedulers
+    #[arg(long, conflicts_with_all = ["scheduler_binary", "scheduler_args"])]
+    kernel_only: bool,
+    /// The workload runner's program
+    #[arg(long, value_name = "PATH", default_value = "target/release/joule-load")]
+    load_binary: PathBuf,
+    /// How many times the workload's phases are drawn anew
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
+    seeds: u64,
+    /// Simulated time for each seed
+    #[arg(long, value_name = "SECS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+}
+
+/// Simulated seconds before each measurement, for utilisation signals and models to settle.
+const WARMUP: u32 = 1;
 
 #[derive(Debug, Args)]
 struct BootArgs {
@@ -85,6 +127,7 @@ fn main() -> ExitCode {
         Command::Prepare { kernel, update } => prepare(&kernel, update),
         Command::Kernels { json } => kernels(json),
         Command::Boot(args) => boot(&args),
+        Command::Run(args) => compare(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");
@@ -146,10 +189,7 @@ fn kernels(json: bool) -> Result<ExitCode> {
 fn boot(args: &BootArgs) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let kernels = Kernels::new(&cache);
-    let kernel = match &args.kernel {
-        Some(name) => kernels.get(name)?,
-        None => kernels.default()?,
-    };
+    let kernel = kernel(&cache, args.kernel.as_deref())?;
     let mut guest = Guest::new(&cache, &kernel, "boot")
         .cpus(args.cpus, 1)
         .memory_mib(args.memory)
@@ -185,6 +225,62 @@ fn boot(args: &BootArgs) -> Result<ExitCode> {
             outcome.console_path.display()
         ),
     }
+}
+
+fn compare(args: &RunArgs) -> Result<ExitCode> {
+    let machine = catalogue::machine(&args.machine)?;
+    let mut schedulers = Scheduler::of_kernel(&machine);
+    if !args.kernel_only {
+        let program = built(&args.scheduler_binary)?;
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        schedulers.push(Scheduler {
+            name: name.into_owned(),
+            program: Some(program),
+            arguments: args.scheduler_args.clone(),
+        });
+    }
+    let scenario = Scenario {
+        machine,
+        workload: catalogue::workload(&args.workload)?,
+        load: built(&args.load_binary)?,
+        schedulers,
+        seeds: args.seeds,
+        seconds: args.seconds,
+        warmup: WARMUP,
+    };
+    let cache = Cache::open()?;
+    let kernel = kernel(&cache, args.kernel.as_deref())?;
+    let names: Vec<_> = scenario
+        .schedulers
+        .iter()
+        .map(|it| it.name.as_str())
+        .collect();
+    eprintln!(
+        "lab: {} under {} on Linux {}",
+        args.workload,
+        names.join(", "),
+        kernel.release
+    );
+    let report = scenario.run(&cache, &kernel)?;
+    let path = lab::guest::logs().join("run.json");
+    lab::cache::write(&path, serde_json::to_vec_pretty(&report)?)?;
+    write!(std::io::stdout(), "{report}").context("cannot write")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kernel(cache: &Cache, name: Option<&str>) -> Result<Kernel> {
+    let kernels = Kernels::new(cache);
+    name.map_or_else(|| kernels.default(), |name| kernels.get(name))
+}
+
+fn built(program: &Path) -> Result<PathBuf> {
+    if program.is_file() {
+        return Ok(program.to_owned());
+    }
+    bail!(
+        "{}: not there; build it (cargo build --release), or say where it is",
+        program.display()
+    )
 }
 
 /// `HOST:GUEST`.
