@@ -43,8 +43,8 @@ pub(super) enum Outcome {
 const OUTLIER: f64 = 5.0;
 const HUBER: f64 = 2.5;
 /// Held rows that make a verdict possible, and how often it is reconsidered: 3 s and 2 s at 4 Hz.
-const ENOUGH: usize = 12;
-const RECONSIDER: usize = 8;
+const ENOUGH: usize = 8;
+const RECONSIDER: usize = 4;
 /// Rows kept for a verdict.
 const WINDOW: usize = 64;
 /// Normal rows in a row that end a suspicion: the suspected class may merely have been idle.
@@ -55,12 +55,14 @@ const SETTLED: usize = 480;
 const BETTER: f64 = 0.6;
 /// ... and if it leaves no more than this many times what noise would, and if no power is thought to have
 /// grown by more than this factor: what draws three times the package is not a CPU.
-const EXPLAINED: f64 = 6.0;
+const EXPLAINED: f64 = 12.0;
 const CREDIBLE: f64 = 2.5;
-/// Memory of the drift statistics in rows, and the χ²₁ value that counts as a change (3.5 σ). A false alarm
-/// costs little: some doubt, along one direction.
-const DRIFT_ROWS: f64 = 96.0;
-const DRIFT: f64 = 12.0;
+/// Drift is looked for over two lengths of memory, in rows, each with the χ²₁ value that counts as a change
+/// (4 and 3.5 σ): a long memory finds small drifts, a short one is not diluted by the time before.
+const DRIFT: [(f64, f64); 2] = [(12.0, 16.0), (96.0, 12.0)];
+/// By how much a class has to explain more than the base does, or the other way round: until then it is
+/// worth waiting.
+const DECISIVE: f64 = 6.0;
 /// How much of an apparent drift is taken at once, and how much of it is doubted.
 const TAKEN: f64 = 0.8;
 const DOUBTED: f64 = 0.5;
@@ -105,7 +107,7 @@ impl Carried {
         Self {
             row: DVector::zeros(len),
             watts: 0.0,
-            variance: 0.0,
+            variance: 1.0,
             noise: None,
             residual: None,
         }
@@ -118,7 +120,8 @@ impl Carried {
         let kept = persistence * (noise / before).min(1.0);
         self.row *= kept;
         self.watts *= kept;
-        self.variance = persistence.powi(2) * self.variance + (1.0 - persistence.powi(2)) * share;
+        let fading = persistence.powi(2);
+        self.variance = fading * self.variance.min(share) + (1.0 - fading) * share;
     }
 
     /// A row's innovation tells of the disturbance.
@@ -216,6 +219,19 @@ impl Signatures {
         }
     }
 
+    /// The event that explains at least `least` and clearly more than the other kind of event does.
+    fn decisive(&self, least: f64) -> Option<(Event, Ratio)> {
+        let by_base = self.base.explained();
+        let class = self.best_class()?;
+        let by_class = class.1.explained();
+        let (best, other, event) = if by_class > by_base {
+            (by_class, by_base, class)
+        } else {
+            (by_base, by_class, (Event::Base, self.base))
+        };
+        (best > least && best > other + DECISIVE).then_some(event)
+    }
+
     /// The class event that explains most, how much it explains, and how much of it there is.
     fn best_class(&self) -> Option<(Event, Ratio)> {
         (self.classes.iter().enumerate())
@@ -296,7 +312,7 @@ pub(super) struct Channel {
     held: usize,
     calm: usize,
     foreign: bool,
-    drift: Signatures,
+    drift: [Signatures; 2],
     cool_down: usize,
 }
 
@@ -313,7 +329,7 @@ impl Channel {
             held: 0,
             calm: 0,
             foreign: false,
-            drift: Signatures::new(terms),
+            drift: DRIFT.map(|_| Signatures::new(terms)),
             cool_down: COOL_DOWN,
         }
     }
@@ -355,23 +371,29 @@ impl Channel {
         let variance = projection.variance + sample.noise;
         let z = error / variance.sqrt();
         if z.abs() > OUTLIER {
-            self.carried.residual = None;
+            // What was carried may belong to another machine than this row.
+            self.carried = Carried::nothing(terms.len);
+            let sample = self.innovation(row, watts, noise);
+            let clipped = HUBER * sample.noise.sqrt() * z.signum();
+            self.add_drift(terms, filter, &sample, clipped);
             return self.hold(filter, terms, sample);
         }
         let huber = (z.abs() / HUBER).max(1.0);
         filter.learn(&sample.row, sample.watts, sample.noise * huber);
         self.carried.absorb(&sample, self.disturbance());
         self.track_noise(z, (watts - expected) / noise, persistence);
-        self.drift.fade(1.0 - 1.0 / DRIFT_ROWS);
         let sample = Sample {
             noise: variance,
             ..sample
         };
-        self.drift.add(terms, filter.mean(), &sample, error / huber);
+        self.add_drift(terms, filter, &sample, error / huber);
         if self.held > 0 {
             self.remember(sample);
             self.calm += 1;
             if self.calm >= CALM {
+                if self.foreign {
+                    self.restart_drift(terms);
+                }
                 self.settle();
             }
         }
@@ -403,28 +425,40 @@ impl Channel {
     }
 
     fn watch_drift(&mut self, filter: &mut Filter, terms: &Terms) -> Outcome {
+        if self.foreign {
+            return Outcome::Learnt;
+        }
         if self.cool_down > 0 {
             self.cool_down -= 1;
             return Outcome::Learnt;
         }
-        let base = (Event::Base, self.drift.base);
-        let class = self.drift.best_class();
-        let class = class.filter(|(_, ratio)| ratio.explained() > base.1.explained());
-        let (event, ratio) = class.unwrap_or(base);
-        let amount = ratio.amount();
-        if ratio.explained() < DRIFT || !event.credible(amount, terms, filter.mean()) {
+        let drifts = self.drift.iter().zip(DRIFT);
+        let found = drifts
+            .filter_map(|(drift, (_, least))| drift.decisive(least))
+            .find(|(event, ratio)| event.credible(ratio.amount(), terms, filter.mean()));
+        let Some((event, ratio)) = found else {
             return Outcome::Learnt;
-        }
-        let along = |amount| event.direction(amount, terms, filter.mean(), self.meter);
-        let (taken, doubted) = (along(TAKEN * amount), along(DOUBTED * amount));
+        };
+        let along = |part| {
+            let amount = part * ratio.amount();
+            event.direction(amount, terms, filter.mean(), self.meter)
+        };
+        let (taken, doubted) = (along(TAKEN), along(DOUBTED));
         filter.shift(&taken);
         filter.open(&[doubted]);
         self.restart_drift(terms);
         Outcome::Changed(event.change())
     }
 
+    fn add_drift(&mut self, terms: &Terms, filter: &Filter, sample: &Sample, error: f64) {
+        for (drift, (rows, _)) in self.drift.iter_mut().zip(DRIFT) {
+            drift.fade(1.0 - 1.0 / rows);
+            drift.add(terms, filter.mean(), sample, error);
+        }
+    }
+
     fn restart_drift(&mut self, terms: &Terms) {
-        self.drift = Signatures::new(terms);
+        self.drift = DRIFT.map(|_| Signatures::new(terms));
         self.cool_down = COOL_DOWN;
     }
 

@@ -1,8 +1,9 @@
 //! What the model does when the machine, or something else on the rail, changes.
 
 use crate::machine::{Machine, TrueClass, tables};
-use crate::score::{kernel_em, quantile, train};
+use crate::score::{count, kernel_em, quantile, train};
 use scx_joule::model::Model;
+use scx_joule::observation::Observation;
 
 /// 4 Hz.
 const SECOND: usize = 4;
@@ -49,60 +50,77 @@ fn known(run: &Run, k: usize) -> Vec<usize> {
     (0..curve.len()).filter(near).collect()
 }
 
-/// Applies a change to the class known best and reports how long its error stays above 5 %.
-fn recovery(what: &str, change: impl Fn(&mut TrueClass)) -> Vec<f64> {
-    let mut seconds = Vec::new();
+/// Whether a class ran for more than 2 % of one CPU's time: otherwise nothing can be learnt about it.
+fn in_use(observation: &Observation, k: usize) -> bool {
+    let busy: u64 = observation.classes[k]
+        .busy
+        .iter()
+        .map(|time| time.get())
+        .sum();
+    busy > observation.duration.get() / 50
+}
+
+/// Applies a change to the class known best and returns, per machine, the seconds of that class's use until
+/// its error is back under 5 %, and the error after 30 s of use.
+fn recovery(what: &str, change: impl Fn(&mut TrueClass)) -> (Vec<f64>, Vec<f64>) {
+    let (mut seconds, mut errors) = (Vec::new(), Vec::new());
     for mut run in runs() {
         let classes = 0..run.machine.classes.len();
         let k = classes.max_by_key(|&k| known(&run, k).len()).unwrap();
         let opps = known(&run, k);
-        let before = error(&run, k, &opps);
-        if opps.len() < 4 || before > 0.04 {
+        if opps.len() < 4 || error(&run, k, &opps) > 0.04 {
             continue;
         }
         change(&mut run.machine.classes[k]);
-        let worst = error(&run, k, &opps);
-        let mut last_above = 0.0;
-        let mut after = Vec::new();
-        for second in 1..=60 {
-            train(&mut run.model, &mut run.machine, SECOND);
-            let now = error(&run, k, &opps);
-            after.push(now);
-            if now > 0.05 {
-                last_above = f64::from(second);
+        run.machine.stay_in_full_use();
+        let at_once = error(&run, k, &opps);
+        let (mut used, mut rows, mut under) = (0.0, 0, f64::INFINITY);
+        while used < 30.0 && rows < 600 * SECOND {
+            let observation = run.machine.step().0;
+            run.model.update(&observation);
+            used += count(in_use(&observation, k)) / 4.0;
+            rows += 1;
+            if error(&run, k, &opps) < 0.05 {
+                under = used.min(under);
             }
         }
+        let after = error(&run, k, &opps);
         println!(
-            "changes: {what:16} {:14} class {k} before {before:.3} at once {worst:.3} 10 s {:.3} 30 s {:.3} 60 s {:.3}, above 5 % for {last_above} s",
-            run.name, after[9], after[29], after[59]
+            "changes: {what:16} {:14} class {k} error {at_once:.3}, under 5 % after {under} s, after 30 s {after:.3}",
+            run.name
         );
-        seconds.push(last_above);
+        seconds.push(under);
+        errors.push(after);
     }
     println!(
-        "changes: {what:16} n {} seconds above 5 %: median {} p90 {}",
+        "changes: {what:16} n {} under 5 % after: median {} p80 {} s; error after 30 s: median {:.3} p80 {:.3}",
         seconds.len(),
         quantile(&seconds, 0.5),
-        quantile(&seconds, 0.9)
+        quantile(&seconds, 0.8),
+        quantile(&errors, 0.5),
+        quantile(&errors, 0.8)
     );
-    seconds
+    (seconds, errors)
 }
 
 #[test]
 fn a_cluster_that_draws_double_is_found_within_half_a_minute() {
-    let seconds = recovery("doubled cluster", |class| {
+    let (seconds, errors) = recovery("doubled cluster", |class| {
         class.busy.iter_mut().for_each(|power| *power *= 2.0);
         class.shared.iter_mut().for_each(|power| *power *= 2.0);
     });
-    assert!(quantile(&seconds, 0.5) <= 30.0);
+    assert!(quantile(&seconds, 0.8) <= 30.0, "{seconds:?}");
+    assert!(quantile(&errors, 0.8) <= 0.1, "{errors:?}");
 }
 
 #[test]
 fn more_leakage_is_found_within_half_a_minute() {
-    let seconds = recovery("leakage", |class| {
+    let (seconds, errors) = recovery("leakage", |class| {
         let leak = 0.25 * class.busy[class.busy.len() / 3];
         class.busy.iter_mut().for_each(|power| *power += leak);
     });
-    assert!(quantile(&seconds, 0.5) <= 30.0);
+    assert!(quantile(&seconds, 0.8) <= 30.0, "{seconds:?}");
+    assert!(quantile(&errors, 0.8) <= 0.1, "{errors:?}");
 }
 
 #[test]

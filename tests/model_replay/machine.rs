@@ -115,6 +115,11 @@ impl Machine {
         }
     }
 
+    /// Ends light phases: full use from now on.
+    pub fn stay_in_full_use(&mut self) {
+        (self.light, self.phase_s) = (false, f64::INFINITY);
+    }
+
     pub fn shape(&self) -> Shape {
         let class = |class: &TrueClass| ClassShape {
             cpus: u16::try_from(class.cpus).unwrap(),
