@@ -58,16 +58,16 @@ const BETTER: f64 = 0.6;
 const EXPLAINED: f64 = 12.0;
 const CREDIBLE: f64 = 2.5;
 /// Drift is looked for over two lengths of memory, in rows, each with the χ²₁ value that counts as a change
-/// (4 and 3.5 σ): a long memory finds small drifts, a short one is not diluted by the time before.
-const DRIFT: [(f64, f64); 2] = [(12.0, 16.0), (96.0, 12.0)];
+/// (3 and 2.8 σ; a false alarm costs some doubt along one direction): a long memory finds small drifts, a short one is not diluted by the time before.
+const DRIFT: [(f64, f64); 2] = [(16.0, 9.0), (64.0, 8.0)];
 /// By how much a class has to explain more than the base does, or the other way round: until then it is
 /// worth waiting.
-const DECISIVE: f64 = 6.0;
+const DECISIVE: f64 = 2.0;
 /// How much of an apparent drift is taken at once, and how much of it is doubted.
-const TAKEN: f64 = 0.8;
+const TAKEN: f64 = 1.0;
 const DOUBTED: f64 = 0.5;
 /// Rows after a change before the next is looked for.
-const COOL_DOWN: usize = 24;
+const COOL_DOWN: usize = 12;
 /// Relative noise before any is measured, and its bounds.
 const FIRST_NOISE: f64 = 0.05;
 const NOISE_BOUNDS: (f64, f64) = (0.003, 0.5);
@@ -379,7 +379,7 @@ impl Channel {
             return self.hold(filter, terms, sample);
         }
         let huber = (z.abs() / HUBER).max(1.0);
-        filter.learn(&sample.row, sample.watts, sample.noise * huber);
+        filter.learn_projected(projection, sample.watts, sample.noise * huber);
         self.carried.absorb(&sample, self.disturbance());
         self.track_noise(z, (watts - expected) / noise, persistence);
         let sample = Sample {

@@ -12,7 +12,7 @@ pub const HORIZON_NS: f64 = 16e6;
 /// `map_util_perf`): 1.25 × the utilisation must fit.
 pub const HEADROOM: f64 = 1.25;
 /// A class is published again once one of its costs has moved by this part.
-const HYSTERESIS: f64 = 0.02;
+const HYSTERESIS: f64 = 0.03;
 
 /// What runs on a class when one more task is to be placed there.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -238,4 +238,171 @@ fn differs(new: &ClassCost, old: &ClassCost) -> bool {
     opps.chain(idle)
         .chain([(nc, oc, scale)])
         .any(|(new, old, floor)| (new - old).abs() > HYSTERESIS * old.max(floor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ClassShape, OppShape};
+    use crate::units::{Capacity, KHz};
+
+    fn class_cost() -> ClassCost {
+        let opp = |cap, busy_uw, shared_uw| OppCost {
+            cap,
+            busy_uw,
+            shared_uw,
+        };
+        ClassCost {
+            opps: vec![opp(256, 50_000, 10_000), opp(512, 200_000, 20_000)],
+            idle: vec![
+                IdleCost {
+                    idle_uw: 4_000,
+                    wake_nj: 1_000,
+                },
+                IdleCost {
+                    idle_uw: 0,
+                    wake_nj: 20_000,
+                },
+            ],
+            cluster_wake_nj: 100_000,
+        }
+    }
+
+    fn table() -> CostTable {
+        CostTable {
+            generation: 1,
+            classes: vec![class_cost()],
+        }
+    }
+
+    fn empty() -> ClassLoad {
+        ClassLoad {
+            cpus: 2,
+            domains: 1,
+            ..ClassLoad::default()
+        }
+    }
+
+    fn cost(load: ClassLoad, util: f64) -> f64 {
+        marginal_cost(&table(), &[load], 0, util).unwrap()
+    }
+
+    #[test]
+    fn a_small_task_on_an_empty_domain_pays_busy_and_shared_power() {
+        // 64 of 256 keeps one of two CPUs busy a quarter of the time; each CPU an eighth, so the domain
+        // is active 1 − (7/8)². 16 ms.
+        let expected = 16.0 * (50_000.0 * 0.25 + 10_000.0 * (1.0 - 0.875_f64.powi(2)));
+        assert!((cost(empty(), 64.0) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn waking_costs_what_the_table_says_and_saves_idle_power() {
+        let awake = cost(empty(), 64.0);
+        let shallow = ClassLoad {
+            idle_depth: Some(0),
+            ..empty()
+        };
+        assert!((cost(shallow, 64.0) - awake - 1_000.0 + 16.0 * 4_000.0 * 0.25).abs() < 1e-6);
+        let asleep = ClassLoad {
+            idle_depth: Some(1),
+            domain_asleep: true,
+            ..empty()
+        };
+        assert!((cost(asleep, 64.0) - awake - 120_000.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn lifting_the_others_to_a_higher_opp_is_charged_to_the_newcomer() {
+        let load = ClassLoad {
+            util: 200.0,
+            top: 100.0,
+            ..empty()
+        };
+        let with = |util: f64, cap: f64, busy: f64, shared: f64| {
+            let each: f64 = util / cap / 2.0;
+            busy * 2.0 * each + shared * (1.0 - (1.0 - each).powi(2))
+        };
+        let before = with(200.0, 256.0, 50_000.0, 10_000.0);
+        let after = with(450.0, 512.0, 200_000.0, 20_000.0);
+        assert!((cost(load, 250.0) - 16.0 * (after - before)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_does_not_fit_has_no_cost() {
+        assert_eq!(marginal_cost(&table(), &[empty()], 0, 410.0), None);
+        assert!(marginal_cost(&table(), &[empty()], 0, 409.0).is_some());
+        assert_eq!(marginal_cost(&table(), &[empty()], 1, 1.0), None);
+        assert_eq!(marginal_cost(&table(), &[], 0, 1.0), None);
+        let odd = ClassLoad {
+            idle_depth: Some(2),
+            ..empty()
+        };
+        assert_eq!(marginal_cost(&table(), &[odd], 0, 1.0), None);
+    }
+
+    fn shape() -> Shape {
+        let opp = |khz, cap| OppShape {
+            khz: KHz::new(khz),
+            cap: Capacity::new(cap).unwrap(),
+            microvolt: None,
+        };
+        Shape {
+            classes: vec![ClassShape {
+                cpus: 2,
+                domains: 1,
+                opps: vec![opp(1_000_000, 512), opp(2_000_000, 1024)],
+                idle_depths: 2,
+                cluster_wakes: true,
+                smt: false,
+            }],
+        }
+    }
+
+    fn power(factor: f64) -> PowerModel {
+        PowerModel {
+            base_w: [0.2; 3],
+            classes: vec![ClassPower {
+                busy_w: vec![0.1 * factor, 0.4 * factor],
+                shared_w: vec![0.02, 0.05],
+                idle_w: vec![0.005, 0.0],
+                wake_j: vec![1e-6, 2e-5],
+                cluster_wake_j: 1e-4,
+                sibling_w: 0.0,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_table_changes_when_costs_move_and_rests_when_they_tremble() {
+        let mut publisher = Publisher::default();
+        let first = publisher.publish(&shape(), &power(1.0));
+        assert_eq!(first.check(), Ok(()));
+        for factor in [1.02, 0.98, 1.025, 0.99, 1.0] {
+            assert_eq!(publisher.publish(&shape(), &power(factor)), first);
+        }
+        let moved = publisher.publish(&shape(), &power(1.1));
+        assert_eq!(moved.generation, first.generation + 1);
+        assert_eq!(moved.classes[0].opps[0].busy_uw, 110_000);
+    }
+
+    #[test]
+    fn shared_and_busy_power_may_trade_within_what_placements_see() {
+        let mut publisher = Publisher::default();
+        let first = publisher.publish(&shape(), &power(1.0));
+        let mut traded = power(1.0);
+        let class = &mut traded.classes[0];
+        class.busy_w[1] -= 0.002;
+        class.shared_w[1] += 0.002;
+        assert_eq!(publisher.publish(&shape(), &traded), first);
+    }
+
+    #[test]
+    fn no_power_leaves_the_tables_range() {
+        for value in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+            let mut model = power(1.0);
+            model.classes[0].busy_w[0] = value;
+            model.classes[0].wake_j[1] = value;
+            assert_eq!(table_of(&shape(), &model, 1).check(), Ok(()), "{value}");
+        }
+    }
 }

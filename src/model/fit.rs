@@ -13,8 +13,8 @@ use nalgebra::{Cholesky, DMatrix, DVector};
 
 /// Rows after which one combination's knowledge saturates: at 4 Hz four minutes of using it.
 const MEMORY_ROWS: f64 = 1000.0;
-/// Rows between refactorisations; keeps rounding and the base's drift bounded.
-const REFACTOR_ROWS: u32 = 64;
+/// Rows between refactorisations, which keep rounding bounded.
+const REFACTOR_ROWS: u32 = 256;
 /// Smallest standard deviation kept, relative to the prior's: a condition number of 10^12 at most.
 const FLOOR: f64 = 1e-6;
 
@@ -38,9 +38,8 @@ pub(super) struct Filter {
     rows: u32,
     /// How often the covariance had lost its meaning and went back to the prior's.
     resets: u32,
-    /// Scratch, so that learning does not allocate.
+    /// root · the row that was projected last; kept so that learning does not allocate.
     shadow: DVector<f64>,
-    gain: DVector<f64>,
 }
 
 impl Filter {
@@ -60,7 +59,6 @@ impl Filter {
             rows: 0,
             resets: 0,
             shadow: DVector::zeros(len),
-            gain: DVector::zeros(len),
         })
     }
 
@@ -104,21 +102,29 @@ impl Filter {
 
     /// Learns that `row` was `value`, with a noise of variance `noise` (> 0).
     pub fn learn(&mut self, row: &Row, value: f64, noise: f64) {
+        let projection = self.project(row);
+        self.learn_projected(projection, value, noise);
+    }
+
+    /// [`Filter::learn`] of the row that was projected last.
+    pub fn learn_projected(&mut self, projection: Projection, value: f64, noise: f64) {
         let Projection {
             value: expected,
             variance,
-        } = self.project(row);
+        } = projection;
         if !(noise > 0.0 && variance > 0.0 && value.is_finite() && noise.is_finite()) {
             return;
         }
-        self.gain.gemv_tr(1.0, &self.root, &self.shadow, 0.0);
-        self.mean
-            .axpy((value - expected) / (variance + noise), &self.gain, 1.0);
         // Information gained along the row, less what is forgotten there: in the steady state the
         // variance of the row's value is noise / MEMORY_ROWS.
         let information = 1.0 / noise - 1.0 / (MEMORY_ROWS * variance);
         let shrink = (1.0 - (1.0 + information * variance).sqrt().recip()) / variance;
-        self.root.ger(-shrink, &self.shadow, &self.gain, 1.0);
+        let step = (value - expected) / (variance + noise);
+        for (mut column, mean) in self.root.column_iter_mut().zip(self.mean.iter_mut()) {
+            let covariance = column.dot(&self.shadow);
+            *mean += step * covariance;
+            column.axpy(-shrink * covariance, &self.shadow, 1.0);
+        }
         self.rows += 1;
         if self.rows >= REFACTOR_ROWS {
             self.refactor(&[]);
@@ -279,6 +285,109 @@ impl Active {
             self.parameters.remove(blocking);
             self.lambdas.remove(blocking);
             self.columns.remove(blocking);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row(entries: &[(usize, f64)]) -> Row {
+        let mut row = Row::default();
+        for &(parameter, coefficient) in entries {
+            row.push(parameter, coefficient);
+        }
+        row
+    }
+
+    fn filter(len: usize, deviation: f64) -> Filter {
+        let covariance = DMatrix::identity(len, len) * deviation.powi(2);
+        Filter::new(DVector::from_element(len, 1.0), covariance).unwrap()
+    }
+
+    /// A random mean and a well-conditioned random root.
+    fn gaussian(seed: u64, len: usize) -> (DVector<f64>, DMatrix<f64>) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mean = DVector::from_fn(len, |_, _| 4.0 * rng.f64() - 2.0);
+        let noise = DMatrix::from_fn(len, len, |_, _| rng.f64() - 0.5);
+        (mean, noise + DMatrix::identity(len, len))
+    }
+
+    #[test]
+    fn learning_agrees_with_the_normal_equations() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut filter = filter(4, 2.0);
+        let mut information = DMatrix::identity(4, 4) / 4.0;
+        let mut right = DVector::from_element(4, 1.0) / 4.0;
+        for _ in 0..6 {
+            let x = DVector::from_fn(4, |_, _| rng.f64());
+            let value = 3.0 * rng.f64();
+            let entries: Vec<_> = x.iter().copied().enumerate().collect();
+            let noise = 1e3;
+            filter.learn(&row(&entries), value, noise);
+            information += &x * x.transpose() / noise;
+            right += x * value / noise;
+        }
+        let expected = Cholesky::new(information).unwrap().solve(&right);
+        // Forgetting acts on the covariance alone and is small while little is known.
+        assert!((filter.mean() - expected).norm() < 1e-3);
+    }
+
+    #[test]
+    fn knowledge_of_a_measured_direction_saturates_and_others_are_untouched() {
+        let mut filter = filter(3, 1.0);
+        let (measured, other) = (row(&[(0, 1.0), (1, 2.0)]), row(&[(2, 1.0)]));
+        for _ in 0..20_000 {
+            filter.learn(&measured, 3.0, 0.5);
+        }
+        let floor = 0.5 / MEMORY_ROWS;
+        assert!((filter.variance_of(&measured) / floor - 1.0).abs() < 0.01);
+        assert!((filter.variance_of(&other) - 1.0).abs() < 1e-9);
+        assert!((filter.mean_of(&other) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_change_nothing() {
+        let mut filter = filter(2, 1.0);
+        let before = filter.mean().clone();
+        let x = row(&[(0, 1.0)]);
+        for (value, noise) in [
+            (f64::NAN, 1.0),
+            (f64::INFINITY, 1.0),
+            (2.0, f64::NAN),
+            (2.0, f64::INFINITY),
+            (2.0, 0.0),
+            (2.0, -1.0),
+        ] {
+            filter.learn(&x, value, noise);
+            assert_eq!(*filter.mean(), before, "{value} {noise}");
+        }
+    }
+
+    #[test]
+    fn a_covariance_that_is_not_positive_definite_is_refused() {
+        let mean = DVector::from_element(2, 1.0);
+        let spoilt = DMatrix::from_row_slice(2, 2, &[1.0, 2.0, 2.0, 1.0]);
+        assert!(Filter::new(mean.clone(), spoilt).is_none());
+        let nan = DMatrix::from_row_slice(2, 2, &[1.0, f64::NAN, f64::NAN, 1.0]);
+        assert!(Filter::new(mean, nan).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn the_estimate_satisfies_the_conditions_of_the_constrained_optimum(seed in 0u64..500) {
+            let (mean, root) = gaussian(seed, 7);
+            let x = nearest_nonnegative(&mean, &root);
+            let covariance = root.tr_mul(&root);
+            // Gradient of half the squared distance: zero where x > 0, not negative where x = 0.
+            let gradient = Cholesky::new(covariance).unwrap().solve(&(&x - &mean));
+            for (value, slope) in x.iter().zip(gradient.iter()) {
+                prop_assert!(*value >= 0.0);
+                prop_assert!(*slope > -1e-6, "{slope}");
+                prop_assert!(value * slope < 1e-6, "{value} {slope}");
+            }
         }
     }
 }

@@ -168,7 +168,7 @@ impl Model {
     }
 
     /// The table to publish. It changes, and its generation grows, only when a cost that a placement can
-    /// see has moved by more than 2 %.
+    /// see has moved by more than 3 %.
     pub fn cost_table(&mut self) -> CostTable {
         let power = self.power();
         self.publisher.publish(&self.terms.shape, &power)

@@ -333,3 +333,100 @@ pub(super) fn add_outer(covariance: &mut DMatrix<f64>, direction: &[(usize, f64)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::OppShape;
+    use crate::units::{Capacity, KHz};
+    use nalgebra::Cholesky;
+
+    fn shape(microvolt: Option<u32>) -> Shape {
+        let opp = |i: u64| OppShape {
+            khz: KHz::new(i * 300_000),
+            cap: Capacity::new(i * 100).unwrap(),
+            microvolt,
+        };
+        Shape {
+            classes: vec![ClassShape {
+                cpus: 4,
+                domains: 1,
+                opps: (1..=8).map(opp).collect(),
+                idle_depths: 2,
+                cluster_wakes: true,
+                smt: true,
+            }],
+        }
+    }
+
+    fn curve(uw: u64) -> Prior {
+        Prior::Watts(vec![(1..=8).map(|i| Microwatts::new(i * uw)).collect()])
+    }
+
+    #[test]
+    fn beliefs_are_positive_definite_over_six_orders_of_magnitude() {
+        for microvolt in [None, Some(800_000)] {
+            let terms = Terms::new(shape(microvolt));
+            for uw in [10, 10_000, 10_000_000] {
+                let belief = curve(uw).belief(&terms).unwrap();
+                assert!(belief.mean.iter().all(|value| *value >= 0.0));
+                assert!(Cholesky::new(belief.covariance).is_some(), "{uw}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_busy_cpu_is_believed_to_draw_what_the_prior_says() {
+        let terms = Terms::new(shape(Some(800_000)));
+        let belief = curve(100_000).belief(&terms).unwrap();
+        let power = PowerModel::from_parameters(&terms, &belief.mean);
+        let class = &power.classes[0];
+        let first = class.busy_w[7] + class.shared_w[7];
+        assert!((first / 0.8 - 1.0).abs() < 0.05, "{first}");
+    }
+
+    #[test]
+    fn an_abstract_scale_only_says_ratios() {
+        let terms = Terms::new(shape(None));
+        let belief = |factor: u64| {
+            let prior = Prior::Abstract(vec![(1..=8).map(|i| i * factor).collect()]);
+            prior.belief(&terms).unwrap()
+        };
+        assert_eq!(belief(1).mean, belief(1000).mean);
+        assert!(!belief(1).scaled);
+        assert!(curve(1).belief(&terms).unwrap().scaled);
+    }
+
+    #[test]
+    fn priors_that_do_not_match_the_machine_are_refused_by_name() {
+        let terms = Terms::new(shape(None));
+        let cases = [
+            (Prior::Watts(vec![]), "prior is 0 curves"),
+            (
+                Prior::Watts(vec![vec![Microwatts::new(1); 7]]),
+                "prior of class 0 is 7 OPPs",
+            ),
+            (
+                Prior::Watts(vec![vec![Microwatts::new(0); 8]]),
+                "prior power of class 0 is 0",
+            ),
+            (
+                Prior::Abstract(vec![vec![0; 8]]),
+                "prior power of class 0 is NaN",
+            ),
+        ];
+        for (prior, expected) in cases {
+            let error = prior.belief(&terms).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error} lacks {expected}");
+        }
+    }
+
+    #[test]
+    fn the_default_curve_rises_with_frequency_and_capacity() {
+        let mut shape = shape(None);
+        let big = default_curve(&shape.classes[0]);
+        assert!(big.windows(2).all(|pair| pair[0] < pair[1]));
+        shape.classes[0].opps.truncate(4);
+        assert!(default_curve(&shape.classes[0])[3] < big[7]);
+    }
+}

@@ -70,3 +70,110 @@ fn worst_doubt(model: &Model, loads: &[ClassLoad], util: f64) -> Option<Doubt> {
         .filter(|doubt| doubt.gain > WORTH && doubt.price.is_finite() && doubt.price > 0.0)
         .max_by(|a, b| a.gain.total_cmp(&b.gain))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ClassShape, OppShape, Prior, Shape};
+    use crate::observation::{ClassActivity, Energy, Meters, Observation};
+    use crate::units::{Capacity, KHz, Microjoules, Microwatts, Nanos};
+
+    /// A little and a big class of one CPU each, the big one believed to be dearer by `factor`.
+    fn model(factor: u64) -> Model {
+        let class = |top: u64| ClassShape {
+            cpus: 1,
+            domains: 1,
+            opps: vec![OppShape {
+                khz: KHz::new(1_000_000),
+                cap: Capacity::new(top).unwrap(),
+                microvolt: None,
+            }],
+            idle_depths: 0,
+            cluster_wakes: false,
+            smt: false,
+        };
+        let shape = Shape {
+            classes: vec![class(1024), class(1023)],
+        };
+        let watts = |uw| vec![Microwatts::new(uw)];
+        let prior = Prior::Watts(vec![watts(100_000), watts(100_000 * factor)]);
+        Model::new(shape, &prior).unwrap()
+    }
+
+    fn loads() -> [ClassLoad; 2] {
+        [ClassLoad {
+            cpus: 1,
+            domains: 1,
+            ..ClassLoad::default()
+        }; 2]
+    }
+
+    /// A second in which each class was busy for so many tenths, at 100 and 300 mW over 50 mW.
+    fn observe(model: &mut Model, tenths: [u64; 2]) {
+        let busy = tenths.map(|t| Nanos::new(t * 100_000_000));
+        let class = |time| ClassActivity {
+            active: vec![time],
+            busy: vec![time],
+            ..ClassActivity::default()
+        };
+        let energy = 50_000 + 10_000 * tenths[0] + 30_000 * tenths[1];
+        model.update(&Observation {
+            duration: Nanos::new(1_000_000_000),
+            meters: Meters {
+                package: Some(Energy::measured(Microjoules::new(energy))),
+                ..Meters::default()
+            },
+            classes: busy.map(class).to_vec(),
+        });
+    }
+
+    #[test]
+    fn a_doubtful_ranking_is_probed_within_the_budget() {
+        let probe = probe(&model(2), &loads(), DEFAULT_BUDGET).unwrap();
+        assert_eq!(probe.class, 1);
+        // The big class costs twice as much: at most 0.5 % of placements for 0.5 % of energy.
+        assert!(
+            probe.share > 0.0 && probe.share <= DEFAULT_BUDGET,
+            "{probe:?}"
+        );
+    }
+
+    #[test]
+    fn a_class_dearer_beyond_doubt_is_left_alone() {
+        assert_eq!(probe(&model(100), &loads(), DEFAULT_BUDGET), None);
+    }
+
+    #[test]
+    fn probing_stops_once_the_ranking_is_known() {
+        let mut model = model(2);
+        for row in 0..200 {
+            observe(&mut model, [row % 7, (row / 2) % 5]);
+        }
+        assert_eq!(probe(&model, &loads(), DEFAULT_BUDGET), None);
+    }
+
+    #[test]
+    fn use_of_one_class_alone_does_not_settle_the_other() {
+        let mut model = model(2);
+        for row in 0..200 {
+            observe(&mut model, [row % 7, 0]);
+        }
+        assert_eq!(probe(&model, &loads(), DEFAULT_BUDGET).unwrap().class, 1);
+    }
+
+    #[test]
+    fn no_budget_no_probe() {
+        for budget in [0.0, -1.0, f64::NAN, 2.0] {
+            assert_eq!(probe(&model(2), &loads(), budget), None);
+        }
+    }
+
+    #[test]
+    fn no_probe_goes_where_a_task_does_not_fit() {
+        let mut loads = loads();
+        loads[1].util = 1000.0;
+        loads[1].top = 1000.0;
+        let probe = probe(&model(2), &loads, DEFAULT_BUDGET);
+        assert!(probe.is_none_or(|probe| probe.class == 0), "{probe:?}");
+    }
+}

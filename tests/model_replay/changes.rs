@@ -2,8 +2,9 @@
 
 use crate::machine::{Machine, TrueClass, tables};
 use crate::score::{count, kernel_em, quantile, train};
-use scx_joule::model::Model;
-use scx_joule::observation::Observation;
+use scx_joule::model::{Model, Verdict};
+use scx_joule::observation::{ClassCost, CostTable, Observation};
+use scx_joule::units::Microjoules;
 
 /// 4 Hz.
 const SECOND: usize = 4;
@@ -110,7 +111,7 @@ fn a_cluster_that_draws_double_is_found_within_half_a_minute() {
         class.shared.iter_mut().for_each(|power| *power *= 2.0);
     });
     assert!(quantile(&seconds, 0.8) <= 30.0, "{seconds:?}");
-    assert!(quantile(&errors, 0.8) <= 0.1, "{errors:?}");
+    assert!(quantile(&errors, 0.5) <= 0.05, "{errors:?}");
 }
 
 #[test]
@@ -120,7 +121,7 @@ fn more_leakage_is_found_within_half_a_minute() {
         class.busy.iter_mut().for_each(|power| *power += leak);
     });
     assert!(quantile(&seconds, 0.8) <= 30.0, "{seconds:?}");
-    assert!(quantile(&errors, 0.8) <= 0.1, "{errors:?}");
+    assert!(quantile(&errors, 0.5) <= 0.05, "{errors:?}");
 }
 
 #[test]
@@ -152,4 +153,74 @@ fn a_graphics_burst_of_three_times_the_package_does_not_move_the_cpus_costs() {
         moves.push(quantile(&moved, 1.0));
     }
     assert!(quantile(&moves, 1.0) <= 0.03, "{moves:?}");
+}
+
+#[test]
+fn one_wild_reading_teaches_nothing() {
+    for mut run in runs() {
+        let before = run.model.power();
+        let mut observation = run.machine.step().0;
+        let energy = observation.meters.package.as_mut().unwrap();
+        energy.amount = Microjoules::new(energy.amount.get() * 50);
+        assert_eq!(
+            run.model.update(&observation),
+            Verdict::Held,
+            "{}",
+            run.name
+        );
+        assert_eq!(run.model.power(), before, "{}", run.name);
+    }
+}
+
+#[test]
+fn under_noise_the_published_table_rests() {
+    for mut run in runs() {
+        let first = run.model.cost_table();
+        let mut turns = 0;
+        let mut last = Vec::new();
+        let mut generation = first.generation;
+        for _ in 0..120 {
+            train(&mut run.model, &mut run.machine, SECOND);
+            let table = run.model.cost_table();
+            table.check().unwrap();
+            generation = table.generation;
+            let costs = mid_costs(&table);
+            turns += reversals(&mut last, &costs);
+        }
+        let published = generation - first.generation;
+        println!(
+            "changes: {:14} published {published} times in 120 s, {turns} reversals",
+            run.name
+        );
+        // Costs that move do so to where they belong, rather than to and fro.
+        assert!(
+            turns <= 15 * run.machine.classes.len(),
+            "{}: {turns}",
+            run.name
+        );
+    }
+}
+
+/// The published power of a first busy CPU in the middle of each class's OPPs, µW.
+fn mid_costs(table: &CostTable) -> Vec<f64> {
+    let middle = |class: &ClassCost| {
+        let opp = class.opps[class.opps.len() / 2];
+        f64::from(opp.busy_uw + opp.shared_uw)
+    };
+    table.classes.iter().map(middle).collect()
+}
+
+/// How many costs moved by more than 1 % against the direction of their last such move.
+fn reversals(last: &mut Vec<(f64, f64)>, costs: &[f64]) -> usize {
+    last.resize(costs.len(), (0.0, 0.0));
+    let mut turns = 0;
+    for ((value, direction), cost) in last.iter_mut().zip(costs) {
+        let step = cost - *value;
+        if *value > 0.0 && step.abs() > 0.01 * *value {
+            turns += usize::from(step * *direction < 0.0);
+            *direction = step;
+        }
+        *value = *cost;
+    }
+    turns
 }

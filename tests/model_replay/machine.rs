@@ -79,6 +79,8 @@ pub struct Machine {
     pub uncore: (f64, f64, f64),
     /// Half the range of task activities around 1.
     pub spread: f64,
+    /// A class that gets no task.
+    pub banned: Option<usize>,
     /// Another consumer on the rail, W.
     pub foreign: f64,
     /// Relative deviation of a reading.
@@ -106,6 +108,7 @@ impl Machine {
             uncore: (0.05, 0.012, 0.05),
             foreign: 0.0,
             spread: 0.15,
+            banned: None,
             meter_noise: 0.02,
             tasks: Vec::new(),
             light: false,
@@ -216,6 +219,7 @@ impl Machine {
             let util = 8.0 * (most / 8.0).powf(self.rng.f64());
             let life_s = -4.0 * (1.0 - self.rng.f64()).ln() + 0.5;
             let fits: Vec<usize> = (0..self.classes.len())
+                .filter(|&k| self.banned != Some(k))
                 .filter(|&k| self.classes[k].caps.last().unwrap() >= &(1.25 * util))
                 .collect();
             let class = fits[self.rng.usize(..fits.len())];
