@@ -15,8 +15,8 @@
  * reader may see a sum one update old. scx_bpf_now() is the run queue's clock
  * and may step back by a little between CPUs: a negative interval counts as 0.
  *
- * Limits: rounding leaves a sum high by less than one unit per task that left;
- * it decays like everything else.
+ * Limits: rounding leaves a sum low by less than one unit for each task that
+ * always runs; it decays like everything else.
  */
 #ifndef __JOULE_ACCOUNT_BPF_H
 #define __JOULE_ACCOUNT_BPF_H

@@ -94,7 +94,7 @@ __weak u64 price_of(u32 group, u32 slot, u32 need_cap, u64 own, u64 now)
 	u64 before, after;
 	u32 nr_cpus;
 
-	if (!row || !info)
+	if (!row || !row->nr_opps || !info)
 		return ~0ULL;
 	nr_cpus = info->nr_cpus;
 	load.sum_cap = group_sum_cap(group, own, now);

@@ -12,9 +12,8 @@
  * what lets a group keep one number for all its tasks.
  *
  * Fixed point: utilisation carries 20 fractional bits, so a task is at most
- * 2^30 and 8192 full tasks in one sum still leave room for the 20 bits of the
- * decay factor in 64. Every operation rounds down: averages err low, by less
- * than 1/1000 of the scale.
+ * 2^30; factors carry 32, one bit of which is 11 ps of decay. Averages err by
+ * less than 1/1000 of the scale, however often they are brought up to date.
  */
 #ifndef __JOULE_POLICY_BPF_H
 #define __JOULE_POLICY_BPF_H
@@ -22,20 +21,27 @@
 #include "intf.h"
 
 #define UTIL_SHIFT 20
-#define FACTOR_SHIFT 20
+#define FACTOR_SHIFT 32
 #define HALF_LIFE_SHIFT 25
 #define CAPACITY_SCALE 1024
 #define NEED_BUCKETS 32
 #define NEED_BUCKET_SHIFT 5 /* 1024 / 32 */
 
 /* 2^(-i/32) in FACTOR_SHIFT fixed point, i = 0..32. */
-static const u32 decay_factor[33] = {
-	1048576, 1026107, 1004120, 982604, 961548, 940944, 920782, 901051, 881744, 862850, 844361,
-	826268,	 808563,  791237,  774282, 757691, 741455, 725567, 710020, 694806, 679917, 665348,
-	651091,	 637140,  623487,  610127, 597053, 584260, 571740, 559489, 547500, 535768, 524288,
+static const u64 decay_factor[33] = {
+	4294967296, 4202935003, 4112874773, 4024744348, 3938502376, 3854108391, 3771522796,
+	3690706840, 3611622603, 3534232978, 3458501653, 3384393094, 3311872529, 3240905930,
+	3171459999, 3103502151, 3037000500, 2971923842, 2908241642, 2845924021, 2784941738,
+	2725266179, 2666869345, 2609723834, 2553802834, 2499080105, 2445529972, 2393127307,
+	2341847524, 2291666561, 2242560872, 2194507417, 2147483648,
 };
 
-/* value * y(dt_ns), for any value below 2^43. */
+/*
+ * value * y(dt_ns), for any value. Between two entries of the table the factor
+ * follows the parabola through them: the chord lies above the curve, which
+ * makes many short steps decay 1 % slower than one long one. The bow between
+ * the two is (ln 2 / 32)^2 / 2 = 246 / 2^20 of the factor, times x * (1 - x).
+ */
 static inline __attribute__((always_inline)) u64 decay(u64 value, u64 dt_ns)
 {
 	u64 halvings = dt_ns >> HALF_LIFE_SHIFT;
@@ -44,11 +50,14 @@ static inline __attribute__((always_inline)) u64 decay(u64 value, u64 dt_ns)
 	u64 within = rest & ((1ULL << 20) - 1);
 	u64 upper = decay_factor[step];
 	u64 lower = decay_factor[step + 1];
-	u64 factor = upper - (((upper - lower) * within) >> 20);
+	u64 bow = ((upper >> 20) * 246 * ((1ULL << 20) - within)) >> 20;
+	u64 factor = upper - (((upper - lower + bow) * within) >> 20);
 
-	if (halvings >= 43)
+	if (halvings >= 64)
 		return 0;
-	return ((value >> halvings) * factor) >> FACTOR_SHIFT;
+	value >>= halvings;
+	/* In halves: the product has up to 96 bits. */
+	return (value >> 32) * factor + (((value & 0xffffffff) * factor) >> FACTOR_SHIFT);
 }
 
 /* The average after dt_ns of running at `capacity` (0: asleep or waiting). */
@@ -160,11 +169,14 @@ static inline __attribute__((always_inline)) u32 nearest_opp(const struct joule_
 							     u32 delivered_cap)
 {
 	u32 above = opp_for(row, delivered_cap), below = above ? above - 1 : 0;
-	u32 to_above = row->capacity[opp_index(above)] - delivered_cap;
-	u32 to_below = delivered_cap - row->capacity[opp_index(below)];
+	u32 above_cap = row->capacity[opp_index(above)];
+	u32 below_cap = row->capacity[opp_index(below)];
 
-	/* Differences below zero are huge as unsigned numbers, so the other side wins. */
-	return to_below < to_above ? below : above;
+	/* More than the fastest OPP offers: `above` is the fastest. */
+	if (above_cap <= delivered_cap)
+		return above;
+	/* Less than the slowest: the difference is huge as an unsigned number. */
+	return delivered_cap - below_cap < above_cap - delivered_cap ? below : above;
 }
 
 /* Whether a row may be used: OPPs ascend in capacity, powers are bounded. */

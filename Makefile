@@ -1,0 +1,47 @@
+# make run    the scheduler on this machine, or in the emulated lab machine where the kernel has no sched_ext
+# make test   everything that must pass
+# Both install what they need and say so. Other targets: make help.
+
+STEP := packaging/step
+RELEASE := target/release
+# The scheduler replaces the kernel's, which takes root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help run run-here run-lab test test-full format lab-update
+
+help:
+	@echo 'make run        schedule this machine; without sched_ext, the emulated lab machine'
+	@echo 'make run-lab    the lab machine in any case: MACHINE=, WORKLOAD=, SEEDS= choose another run'
+	@echo 'make test       everything that must pass'
+	@echo 'make test-full  that, and what needs more time or more downloads'
+	@echo 'make format     format Rust and BPF sources'
+
+run:
+	@if [ -d /sys/kernel/sched_ext ]; then $(MAKE) --no-print-directory run-here; \
+	else echo "This kernel ($$(uname -r)) has no sched_ext: the scheduler runs in an emulated machine instead."; \
+	$(MAKE) --no-print-directory run-lab; fi
+
+run-here:
+	@packaging/debian-deps.sh build
+	@$(STEP) build-run 'building scx_joule' cargo build --release --package scx_joule
+	@echo 'This kernel has sched_ext: scheduling this machine until Ctrl-C.'
+	$(AS_ROOT) $(RELEASE)/scx_joule --stats 5
+
+run-lab:
+	@packaging/debian-deps.sh build lab
+	@$(STEP) build-run 'building scx_joule, its lab and its workload runner' \
+		cargo build --release --package scx_joule --package lab --package joule-load
+	$(AS_ROOT) $(RELEASE)/lab run $(if $(MACHINE),--machine $(MACHINE)) $(if $(WORKLOAD),--workload $(WORKLOAD)) \
+		$(if $(SEEDS),--seeds $(SEEDS))
+
+test:
+	@packaging/debian-deps.sh build lab
+	@tests/run.sh tests/list
+
+test-full:
+	@packaging/debian-deps.sh build lab
+	@tests/run.sh tests/list tests/list-full
+
+format:
+	cargo fmt --all
+	clang-format-19 -i src/bpf/*.h src/bpf/*.c
