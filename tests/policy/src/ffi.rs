@@ -1,0 +1,67 @@
+//! The functions of shim.c. Units and meaning: src/bpf/policy.bpf.h.
+#![allow(unsafe_code)]
+
+use crate::MAX_OPPS;
+
+/// One column of a cost row.
+type Column = [u32; MAX_OPPS];
+
+// SAFETY: shim.c defines each function with this signature. All are total over their arguments, keep
+// nothing and touch no state; behind a reference they read MAX_OPPS elements, which a column has.
+// Behaviour that C leaves undefined is compiled to a trap.
+unsafe extern "C" {
+    #[link_name = "policy_decay"]
+    pub safe fn decay(value: u64, dt_ns: u64) -> u64;
+    #[link_name = "policy_util_after"]
+    pub safe fn util_after(util: u64, dt_ns: u64, capacity: u32) -> u64;
+    #[link_name = "policy_util_cap"]
+    pub safe fn util_cap(util: u64) -> u32;
+    #[link_name = "policy_util_est_after"]
+    pub safe fn util_est_after(est_cap: u32, at_sleep_cap: u32) -> u32;
+    #[link_name = "policy_need_bucket"]
+    pub safe fn need_bucket(need_cap: u32) -> u32;
+    #[link_name = "policy_bucket_cap"]
+    pub safe fn bucket_cap(bucket: u32) -> u32;
+    #[link_name = "policy_highest_bit"]
+    pub safe fn highest_bit(bits: u32) -> u32;
+    #[link_name = "policy_with_headroom"]
+    pub safe fn with_headroom(need_cap: u32, headroom_pct: u32) -> u32;
+    #[link_name = "policy_delay_bucket"]
+    pub safe fn delay_bucket(waited_ns: u64) -> u32;
+    #[link_name = "policy_fits"]
+    pub safe fn fits(need_cap: u32, capacity: u32, headroom_pct: u32) -> i32;
+    #[link_name = "policy_opp_for"]
+    pub safe fn opp_for(
+        nr_opps: u32,
+        capacity: &Column,
+        busy_uw: &Column,
+        shared_uw: &Column,
+        wanted_cap: u32,
+    ) -> u32;
+    #[link_name = "policy_nearest_opp"]
+    pub safe fn nearest_opp(
+        nr_opps: u32,
+        capacity: &Column,
+        busy_uw: &Column,
+        shared_uw: &Column,
+        delivered_cap: u32,
+    ) -> u32;
+    #[link_name = "policy_row_is_sound"]
+    pub safe fn row_is_sound(
+        nr_opps: u32,
+        capacity: &Column,
+        busy_uw: &Column,
+        shared_uw: &Column,
+    ) -> i32;
+    #[link_name = "policy_group_power_uw"]
+    pub safe fn group_power_uw(
+        nr_opps: u32,
+        capacity: &Column,
+        busy_uw: &Column,
+        shared_uw: &Column,
+        sum_cap: u32,
+        top_cap: u32,
+        nr_cpus: u32,
+        headroom_pct: u32,
+    ) -> u64;
+}

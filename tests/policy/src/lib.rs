@@ -1,0 +1,150 @@
+//! The scheduler's integer mathematics (src/bpf/policy.bpf.h), compiled for this machine, so that the
+//! tests of this crate can hold it against floating point.
+
+mod ffi;
+
+/// The capacity of the biggest CPU at its highest frequency.
+pub const CAPACITY_SCALE: u32 = 1024;
+/// Fractional bits of a utilisation.
+pub const UTIL_SHIFT: u32 = 20;
+/// The time in which a utilisation decays to a half, ns.
+pub const HALF_LIFE_NS: u64 = 1 << 25;
+/// Length of a cost row.
+pub const MAX_OPPS: usize = 32;
+/// The largest power in a sound row, uW.
+pub const MAX_UW: u32 = 1_000_000_000;
+/// Number of need buckets.
+pub const NEED_BUCKETS: u32 = 32;
+
+/// What is left of `value` after `dt_ns`.
+#[must_use]
+pub fn decay(value: u64, dt_ns: u64) -> u64 {
+    ffi::decay(value, dt_ns)
+}
+
+/// The utilisation after running at `capacity` for `dt_ns`; at capacity 0, after sleeping.
+#[must_use]
+pub fn util_after(util: u64, dt_ns: u64, capacity: u32) -> u64 {
+    ffi::util_after(util, dt_ns, capacity)
+}
+
+/// A utilisation as a whole number on the capacity scale.
+#[must_use]
+pub fn util_cap(util: u64) -> u32 {
+    ffi::util_cap(util)
+}
+
+/// The estimate after an activation that ended at `at_sleep_cap`.
+#[must_use]
+pub fn util_est_after(est_cap: u32, at_sleep_cap: u32) -> u32 {
+    ffi::util_est_after(est_cap, at_sleep_cap)
+}
+
+/// The bucket that counts a need.
+#[must_use]
+pub fn need_bucket(need_cap: u32) -> u32 {
+    ffi::need_bucket(need_cap)
+}
+
+/// The most that a task counted in `bucket` can need.
+#[must_use]
+pub fn bucket_cap(bucket: u32) -> u32 {
+    ffi::bucket_cap(bucket)
+}
+
+/// Index of the highest set bit, 0 when none is.
+#[must_use]
+pub fn highest_bit(bits: u32) -> u32 {
+    ffi::highest_bit(bits)
+}
+
+/// The capacity to ask for where `need_cap` is needed.
+#[must_use]
+pub fn with_headroom(need_cap: u32, headroom_pct: u32) -> u32 {
+    ffi::with_headroom(need_cap, headroom_pct)
+}
+
+/// The bucket that counts a waiting time.
+#[must_use]
+pub fn delay_bucket(waited_ns: u64) -> u32 {
+    ffi::delay_bucket(waited_ns)
+}
+
+/// Whether a need and its headroom fit into `capacity`.
+#[must_use]
+pub fn fits(need_cap: u32, capacity: u32, headroom_pct: u32) -> bool {
+    ffi::fits(need_cap, capacity, headroom_pct) != 0
+}
+
+/// What work costs on one class of CPUs (`struct joule_cost_row`), valid or not.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// How many entries of each column count.
+    pub nr_opps: u32,
+    /// Capacity of one CPU at the OPP.
+    pub capacity: [u32; MAX_OPPS],
+    /// Power of one busy CPU more, uW.
+    pub busy_uw: [u32; MAX_OPPS],
+    /// Power while any CPU is busy, uW.
+    pub shared_uw: [u32; MAX_OPPS],
+}
+
+/// What a group of CPUs has to do (`struct load`), and under which rule it is clocked.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Utilisation of all tasks.
+    pub sum_cap: u32,
+    /// Need of the neediest task.
+    pub top_cap: u32,
+    /// CPUs of the group.
+    pub nr_cpus: u32,
+    /// Capacity asked for per capacity needed.
+    pub headroom_pct: u32,
+}
+
+impl Row {
+    /// The OPP chosen for `wanted_cap`.
+    #[must_use]
+    pub fn opp_for(&self, wanted_cap: u32) -> u32 {
+        ffi::opp_for(
+            self.nr_opps,
+            &self.capacity,
+            &self.busy_uw,
+            &self.shared_uw,
+            wanted_cap,
+        )
+    }
+
+    /// The OPP that a CPU which delivers `delivered_cap` is taken to be at.
+    #[must_use]
+    pub fn nearest_opp(&self, delivered_cap: u32) -> u32 {
+        ffi::nearest_opp(
+            self.nr_opps,
+            &self.capacity,
+            &self.busy_uw,
+            &self.shared_uw,
+            delivered_cap,
+        )
+    }
+
+    /// Whether the row may be used.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        ffi::row_is_sound(self.nr_opps, &self.capacity, &self.busy_uw, &self.shared_uw) != 0
+    }
+
+    /// Power of a group of this class under a load, uW.
+    #[must_use]
+    pub fn group_power_uw(&self, load: &Load) -> u64 {
+        ffi::group_power_uw(
+            self.nr_opps,
+            &self.capacity,
+            &self.busy_uw,
+            &self.shared_uw,
+            load.sum_cap,
+            load.top_cap,
+            load.nr_cpus,
+            load.headroom_pct,
+        )
+    }
+}

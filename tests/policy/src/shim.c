@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The functions of policy.bpf.h, which are inline, as functions that can be
+ * linked. Structures come as their parts, so that Rust has no copy of a layout;
+ * the constants that Rust does repeat are asserted here.
+ */
+#include <string.h>
+
+#include "policy.bpf.h"
+
+_Static_assert(UTIL_SHIFT == 20, "UTIL_SHIFT in lib.rs");
+_Static_assert(CAPACITY_SCALE == 1024, "CAPACITY_SCALE in lib.rs");
+_Static_assert(HALF_LIFE_SHIFT == 25, "HALF_LIFE_NS in lib.rs");
+_Static_assert(JOULE_MAX_OPPS == 32, "MAX_OPPS in lib.rs");
+_Static_assert(JOULE_MAX_UW == 1000000000U, "MAX_UW in lib.rs");
+_Static_assert(NEED_BUCKETS == 32, "NEED_BUCKETS in lib.rs");
+_Static_assert(JOULE_DELAY_BUCKETS == 32, "highest_bit() reaches each delay bucket and no further");
+
+static struct joule_cost_row row_of(u32 nr_opps, const u32 *capacity, const u32 *busy_uw,
+				    const u32 *shared_uw)
+{
+	struct joule_cost_row row = {.nr_opps = nr_opps};
+
+	memcpy(row.capacity, capacity, sizeof(row.capacity));
+	memcpy(row.busy_uw, busy_uw, sizeof(row.busy_uw));
+	memcpy(row.shared_uw, shared_uw, sizeof(row.shared_uw));
+	return row;
+}
+
+u64 policy_decay(u64 value, u64 dt_ns)
+{
+	return decay(value, dt_ns);
+}
+
+u64 policy_util_after(u64 util, u64 dt_ns, u32 capacity)
+{
+	return util_after(util, dt_ns, capacity);
+}
+
+u32 policy_util_cap(u64 util)
+{
+	return util_cap(util);
+}
+
+u32 policy_util_est_after(u32 est_cap, u32 at_sleep_cap)
+{
+	return util_est_after(est_cap, at_sleep_cap);
+}
+
+u32 policy_need_bucket(u32 need_cap)
+{
+	return need_bucket(need_cap);
+}
+
+u32 policy_bucket_cap(u32 bucket)
+{
+	return bucket_cap(bucket);
+}
+
+u32 policy_highest_bit(u32 bits)
+{
+	return highest_bit(bits);
+}
+
+u32 policy_with_headroom(u32 need_cap, u32 headroom_pct)
+{
+	return with_headroom(need_cap, headroom_pct);
+}
+
+u32 policy_delay_bucket(u64 waited_ns)
+{
+	return delay_bucket(waited_ns);
+}
+
+int policy_fits(u32 need_cap, u32 capacity, u32 headroom_pct)
+{
+	return fits(need_cap, capacity, headroom_pct);
+}
+
+u32 policy_opp_for(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u32 *shared_uw,
+		   u32 wanted_cap)
+{
+	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
+
+	return opp_for(&row, wanted_cap);
+}
+
+u32 policy_nearest_opp(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u32 *shared_uw,
+		       u32 delivered_cap)
+{
+	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
+
+	return nearest_opp(&row, delivered_cap);
+}
+
+int policy_row_is_sound(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u32 *shared_uw)
+{
+	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
+
+	return row_is_sound(&row);
+}
+
+u64 policy_group_power_uw(u32 nr_opps, const u32 *capacity, const u32 *busy_uw,
+			  const u32 *shared_uw, u32 sum_cap, u32 top_cap, u32 nr_cpus,
+			  u32 headroom_pct)
+{
+	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
+	struct load load = {.sum_cap = sum_cap, .top_cap = top_cap};
+
+	return group_power_uw(&row, &load, nr_cpus, headroom_pct);
+}

@@ -1,0 +1,292 @@
+//! Needs, OPPs, cost rows and the power of a group, against what they are defined as.
+
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, its helpers too; powers carry a tolerance for f64"
+)]
+
+use policy::{
+    CAPACITY_SCALE, Load, MAX_OPPS, MAX_UW, NEED_BUCKETS, Row, bucket_cap, delay_bucket, fits,
+    highest_bit, need_bucket, with_headroom,
+};
+use proptest::prelude::*;
+use std::ops::RangeInclusive;
+
+/// What profiles may ask for.
+const HEADROOMS_PCT: RangeInclusive<u32> = 100..=300;
+
+/// A task that never sleeps, thousands of times on each of 16 CPUs.
+const TASKS_PER_CPU: u32 = 4096;
+
+fn columns() -> impl Strategy<Value = [u32; MAX_OPPS]> {
+    prop::array::uniform32(prop_oneof![0..=MAX_UW, Just(MAX_UW)])
+}
+
+/// Sound rows. What follows their OPPs is rubbish, which nobody may read.
+fn rows(nr_opps: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = (Vec<u32>, Row)> {
+    let opps = prop::collection::btree_set(1..=CAPACITY_SCALE, nr_opps);
+    let rubbish = prop::array::uniform32(any::<u32>());
+    (opps, rubbish, columns(), columns(), rubbish).prop_map(
+        |(opps, mut capacity, mut busy_uw, mut shared_uw, rubbish)| {
+            let opps: Vec<u32> = opps.into_iter().collect();
+            capacity[..opps.len()].copy_from_slice(&opps);
+            busy_uw[opps.len()..].copy_from_slice(&rubbish[opps.len()..]);
+            shared_uw[opps.len()..].copy_from_slice(&rubbish[opps.len()..]);
+            let nr_opps = u32::try_from(opps.len()).unwrap();
+            let row = Row {
+                nr_opps,
+                capacity,
+                busy_uw,
+                shared_uw,
+            };
+            (opps, row)
+        },
+    )
+}
+
+/// Every capacity, and some that no CPU has.
+fn wanted() -> RangeInclusive<u32> {
+    0..=CAPACITY_SCALE + 100
+}
+
+fn loads() -> impl Strategy<Value = Load> {
+    (0..=16u32, HEADROOMS_PCT).prop_flat_map(|(nr_cpus, headroom_pct)| {
+        let full = nr_cpus.max(1) * CAPACITY_SCALE;
+        let sums = prop_oneof![
+            0..=full,
+            0..=full * TASKS_PER_CPU,
+            Just(full * TASKS_PER_CPU)
+        ];
+        (sums, 0..=CAPACITY_SCALE).prop_map(move |(sum_cap, top_cap)| Load {
+            sum_cap,
+            top_cap,
+            nr_cpus,
+            headroom_pct,
+        })
+    })
+}
+
+/// Where `wanted` is found among `opps`: the slowest that offers it, else the fastest.
+fn slowest_sufficient(opps: &[u32], wanted: f64) -> usize {
+    let found = opps.iter().position(|it| f64::from(*it) >= wanted);
+    found.unwrap_or(opps.len() - 1)
+}
+
+fn power_at(row: &Row, opp: usize, sum_cap: u32) -> f64 {
+    let busy = f64::from(sum_cap) / f64::from(row.capacity[opp]);
+    busy * f64::from(row.busy_uw[opp]) + busy.min(1.0) * f64::from(row.shared_uw[opp])
+}
+
+#[test]
+fn a_need_is_counted_in_the_bucket_that_holds_it_and_large_ones_in_the_last() {
+    for bucket in 0..NEED_BUCKETS {
+        assert_eq!(bucket_cap(bucket), (bucket + 1) * 32);
+        for need_cap in bucket * 32..bucket_cap(bucket) {
+            assert_eq!(need_bucket(need_cap), bucket, "need {need_cap}");
+        }
+    }
+    assert_eq!(need_bucket(CAPACITY_SCALE), NEED_BUCKETS - 1);
+    assert_eq!(bucket_cap(NEED_BUCKETS - 1), CAPACITY_SCALE);
+    assert_eq!(need_bucket(u32::MAX), NEED_BUCKETS - 1);
+}
+
+#[test]
+fn the_highest_bit_is_found_whatever_lies_below_it() {
+    assert_eq!(highest_bit(0), 0);
+    for bit in 0..32 {
+        let lowest = 1u32 << bit;
+        assert_eq!(highest_bit(lowest), bit);
+        assert_eq!(highest_bit(lowest | (lowest - 1)), bit);
+        for other in 0..bit {
+            assert_eq!(highest_bit(lowest | 1 << other), bit, "{bit} and {other}");
+        }
+    }
+    for bits in 1..=0xffff {
+        assert_eq!(highest_bit(bits), bits.ilog2(), "{bits:#x}");
+        assert_eq!(highest_bit(bits << 16), bits.ilog2() + 16, "{bits:#x}0000");
+    }
+}
+
+#[test]
+fn headroom_is_a_percentage_rounded_down() {
+    for pct in HEADROOMS_PCT {
+        for need_cap in 0..=CAPACITY_SCALE {
+            let exact = f64::from(need_cap) * f64::from(pct) / 100.0;
+            assert_eq!(
+                f64::from(with_headroom(need_cap, pct)),
+                exact.floor(),
+                "{need_cap} {pct}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_need_fits_until_its_headroom_is_a_whole_unit_too_large() {
+    for pct in HEADROOMS_PCT.step_by(5) {
+        for need_cap in 0..=CAPACITY_SCALE {
+            let asked = f64::from(need_cap) * f64::from(pct) / 100.0;
+            for capacity in (0..=CAPACITY_SCALE)
+                .step_by(7)
+                .chain([need_cap, need_cap * pct / 100])
+            {
+                let fitting = asked < f64::from(capacity) + 1.0;
+                assert_eq!(
+                    fits(need_cap, capacity, pct),
+                    fitting,
+                    "{need_cap} {capacity} {pct}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_delay_is_counted_by_the_power_of_two_of_its_microseconds() {
+    assert_eq!(delay_bucket(0), 0);
+    assert_eq!(delay_bucket(1_999), 0);
+    for bucket in 1..32u32 {
+        let from_ns = 1000u64 << bucket;
+        assert_eq!(delay_bucket(from_ns - 1), bucket - 1);
+        assert_eq!(delay_bucket(from_ns), bucket);
+    }
+    assert_eq!(delay_bucket(1000 << 32), 31, "71 minutes");
+    assert_eq!(delay_bucket(1000 << 33), 31);
+    assert_eq!(delay_bucket(u64::MAX), 31);
+}
+
+proptest! {
+    #[test]
+    fn any_need_has_its_bucket(need_cap in any::<u32>()) {
+        prop_assert_eq!(need_bucket(need_cap), (need_cap / 32).min(31));
+    }
+
+    #[test]
+    fn any_bitmap_has_its_highest_bit(bits in 1..=u32::MAX) {
+        prop_assert_eq!(highest_bit(bits), bits.ilog2());
+    }
+
+    #[test]
+    fn any_delay_has_its_bucket(waited_ns in any::<u64>(), shift in 0..64u32) {
+        let waited_ns = waited_ns >> shift;
+        let expected = (waited_ns / 1000).max(1).ilog2().min(31);
+        prop_assert_eq!(delay_bucket(waited_ns), expected);
+    }
+
+    #[test]
+    fn the_slowest_opp_that_suffices_is_chosen_else_the_fastest((opps, row) in rows(1..=32)) {
+        for wanted_cap in wanted().chain([u32::MAX]) {
+            let expected = slowest_sufficient(&opps, f64::from(wanted_cap));
+            prop_assert_eq!(row.opp_for(wanted_cap) as usize, expected, "{} wanted", wanted_cap);
+        }
+    }
+
+    #[test]
+    fn the_nearest_opp_is_nearest_and_of_two_the_faster((opps, row) in rows(1..=32)) {
+        for delivered_cap in wanted() {
+            let chosen = row.nearest_opp(delivered_cap) as usize;
+            prop_assert!(chosen < opps.len());
+            let nearest = opps.iter().enumerate().rev();
+            let nearest = nearest.min_by_key(|(_, it)| it.abs_diff(delivered_cap));
+            prop_assert_eq!(Some((chosen, &opps[chosen])), nearest, "{} delivered", delivered_cap);
+        }
+    }
+
+    #[test]
+    fn a_row_without_opps_is_not_indexed_out_of_range(
+        (_, row) in rows(0..=0), cap in any::<u32>(), load in loads(),
+    ) {
+        prop_assert_eq!(row.opp_for(cap), 0);
+        prop_assert_eq!(row.nearest_opp(cap), 0);
+        let idle = Load { sum_cap: 0, ..load };
+        prop_assert_eq!(row.group_power_uw(&idle), 0);
+    }
+
+    #[test]
+    fn a_row_that_claims_too_many_opps_is_not_indexed_out_of_range(
+        (_, row) in rows(32..=32), nr_opps in 33..=u32::MAX, cap in any::<u32>(),
+    ) {
+        let row = Row { nr_opps, ..row };
+        prop_assert!((row.opp_for(cap) as usize) < MAX_OPPS);
+        prop_assert!((row.nearest_opp(cap) as usize) < MAX_OPPS);
+    }
+
+    #[test]
+    fn ascending_opps_with_bounded_powers_are_sound((_, row) in rows(0..=32)) {
+        prop_assert!(row.is_sound());
+    }
+
+    #[test]
+    fn one_bad_entry_makes_a_row_unsound(
+        (opps, row) in rows(1..=32),
+        index in any::<prop::sample::Index>(),
+        too_fast in CAPACITY_SCALE + 1..,
+        too_much_uw in MAX_UW + 1..,
+        too_many in 33u32..,
+    ) {
+        let at = index.index(opps.len());
+        let previous = at.checked_sub(1).map_or(0, |it| opps[it]);
+        let mut rows = vec![row; 6];
+        rows[0].capacity[at] = previous;
+        rows[1].capacity[at] = previous.saturating_sub(1);
+        rows[2].capacity[at] = too_fast;
+        rows[3].busy_uw[at] = too_much_uw;
+        rows[4].shared_uw[at] = too_much_uw;
+        rows[5].nr_opps = too_many;
+        for (fault, row) in rows.iter().enumerate() {
+            prop_assert!(!row.is_sound(), "fault {} at OPP {}", fault, at);
+        }
+    }
+
+    /// Rounding the wanted capacity down may choose an OPP that is short by that rounding; the power
+    /// itself is rounded down twice.
+    #[test]
+    fn a_group_draws_its_busy_time_and_the_shared_power_at_the_opp_it_needs(
+        (opps, row) in rows(1..=32), load in loads(),
+    ) {
+        let headroom = f64::from(load.headroom_pct) / 100.0;
+        let mean = f64::from(load.sum_cap) / f64::from(load.nr_cpus.max(1));
+        let asked = f64::from(load.top_cap).max(mean) * headroom;
+        let slowest = slowest_sufficient(&opps, asked - headroom - 1.0);
+        let fastest = slowest_sufficient(&opps, asked);
+
+        let power = row.group_power_uw(&load) as f64;
+        let explained = (slowest..=fastest).any(|opp| {
+            let exact = power_at(&row, opp, load.sum_cap);
+            (-1e-12 * exact..2.0 + 1e-12 * exact).contains(&(exact - power))
+        });
+        prop_assert!(explained, "{} uW, OPP {} to {}", power, slowest, fastest);
+    }
+}
+
+#[test]
+fn the_largest_power_under_the_largest_load_does_not_overflow() {
+    let opps = Row {
+        nr_opps: 1,
+        capacity: [1; MAX_OPPS],
+        busy_uw: [MAX_UW; MAX_OPPS],
+        shared_uw: [MAX_UW; MAX_OPPS],
+    };
+    let load = Load {
+        sum_cap: 16 * TASKS_PER_CPU * CAPACITY_SCALE,
+        top_cap: CAPACITY_SCALE,
+        nr_cpus: 16,
+        headroom_pct: *HEADROOMS_PCT.end(),
+    };
+    let busy_uw = u64::from(load.sum_cap) * u64::from(MAX_UW);
+    assert_eq!(opps.group_power_uw(&load), busy_uw + u64::from(MAX_UW));
+
+    let most = Load {
+        sum_cap: u32::MAX,
+        nr_cpus: 0,
+        ..load
+    };
+    let busy_uw = u64::from(u32::MAX) * u64::from(MAX_UW);
+    assert_eq!(
+        opps.group_power_uw(&most),
+        busy_uw + u64::from(MAX_UW),
+        "any sum at all"
+    );
+}
