@@ -1,0 +1,89 @@
+//! What the tests in virtual machines share. They fail, not skip, where the lab cannot be had.
+#![allow(dead_code, clippy::panic)] // each test binary uses its part
+
+use lab::cache::Cache;
+use lab::guest::{Guest, Outcome};
+use lab::kernel::{Kernel, Kernels};
+use lab::machine::Machine;
+use lab::process;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// A kernel in the cache.
+pub struct Lab {
+    pub cache: Cache,
+    pub kernel: Kernel,
+}
+
+impl Lab {
+    pub fn guest(&self, name: &str) -> Guest<'_> {
+        Guest::new(&self.cache, &self.kernel, &format!("test-{name}"))
+    }
+
+    /// A guest with the machine's virtual SoC.
+    pub fn machine(&self, name: &str, machine: &Machine) -> Guest<'_> {
+        let soc = Kernels::new(&self.cache).soc(&self.kernel, machine);
+        self.guest(name).soc(&or_fail(soc))
+    }
+}
+
+pub fn lab() -> &'static Lab {
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    LAB.get_or_init(|| {
+        let cache = or_fail(Cache::open());
+        let kernel = or_fail(Kernels::new(&cache).default());
+        Lab { cache, kernel }
+    })
+}
+
+/// The workload runner, built if need be.
+pub fn joule_load() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--offline", "--package", "joule-load"]);
+        build.args([
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        ]);
+        or_fail(process::run(&mut build, Duration::from_secs(600)));
+        let tests = or_fail(std::env::current_exe().map_err(Into::into));
+        // target/debug/deps/this → target/debug/joule-load
+        let Some(directory) = tests.parent().and_then(Path::parent) else {
+            panic!("{}: not below target", tests.display());
+        };
+        directory.join("joule-load")
+    })
+}
+
+pub fn run(guest: &Guest<'_>) -> Outcome {
+    or_fail(guest.run())
+}
+
+/// Runs what is to succeed.
+pub fn succeed(guest: &Guest<'_>) -> Outcome {
+    or_fail(run(guest).success())
+}
+
+pub fn or_fail<T>(result: anyhow::Result<T>) -> T {
+    result.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// The part of a results text between the lines `== name` and the next `==`.
+pub fn section<'a>(results: &'a str, name: &str) -> &'a str {
+    let head = format!("== {name}\n");
+    let Some((_, rest)) = results.split_once(&head) else {
+        panic!("the guest wrote no section '{name}':\n{results}");
+    };
+    rest.split_once("== ").map_or(rest, |(part, _)| part)
+}
+
+/// A number that is the whole section.
+pub fn number(results: &str, name: &str) -> u64 {
+    let text = section(results, name).trim();
+    text.parse()
+        .unwrap_or_else(|_| panic!("'{text}' of '{name}' is not a number"))
+}
