@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Name of the file in a complete directory that holds the key it was filled for.
 const STAMP: &str = ".complete";
@@ -75,6 +75,7 @@ impl Cache {
     ) -> Result<PathBuf> {
         let path = self.path(name);
         if is_complete(&path, key) {
+            mark_used(&path);
             return Ok(path);
         }
         let _lock = self.lock(name)?;
@@ -95,6 +96,26 @@ impl Cache {
     /// Whether [`Cache::directory`] would answer at once.
     pub fn has_directory(&self, name: &str, key: &str) -> bool {
         is_complete(&self.path(name), key)
+    }
+
+    /// Removes the directories below `name` that [`Cache::directory`] has not answered with for so long.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn forget_unused(&self, name: &str, age: Duration) -> Result<()> {
+        let Ok(listing) = fs::read_dir(self.path(name)) else {
+            return Ok(());
+        };
+        for entry in listing.flatten() {
+            let stamp = entry.path().join(STAMP);
+            let used = stamp.metadata().and_then(|metadata| metadata.modified());
+            if used.is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused >= age)) {
+                let _lock =
+                    self.lock(&format!("{name}/{}", entry.file_name().to_string_lossy()))?;
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the lock of this name; it is free again when the answer is dropped.
@@ -186,6 +207,13 @@ fn is_complete(path: &Path, key: &str) -> bool {
     fs::read_to_string(path.join(STAMP)).is_ok_and(|stamp| stamp == key)
 }
 
+/// Sets the time that [`Cache::forget_unused`] looks at; in a cache that may only be read, it stays.
+fn mark_used(path: &Path) {
+    if let Ok(stamp) = File::options().append(true).open(path.join(STAMP)) {
+        let _ = stamp.set_modified(SystemTime::now());
+    }
+}
+
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -231,6 +259,37 @@ mod tests {
         assert!(!cache.has_directory("d", "1"));
         let path = cache.directory("d", "1", |_| Ok(())).unwrap();
         assert!(!path.join("half").exists());
+    }
+
+    #[test]
+    fn what_nobody_used_is_forgotten_and_the_rest_is_kept() {
+        let (_keep, cache) = cache();
+        let (old, new) = ("d/old", "d/new");
+        for name in [old, new] {
+            cache.directory(name, "1", |_| Ok(())).unwrap();
+        }
+        let long_ago = SystemTime::now() - Duration::from_secs(1000);
+        let stamp = File::options()
+            .append(true)
+            .open(cache.path(old).join(STAMP))
+            .unwrap();
+        stamp.set_modified(long_ago).unwrap();
+        cache.forget_unused("d", Duration::from_secs(500)).unwrap();
+        assert!(!cache.has_directory(old, "1") && cache.has_directory(new, "1"));
+        stamp_is_renewed_by_use(&cache, new, long_ago);
+    }
+
+    fn stamp_is_renewed_by_use(cache: &Cache, name: &str, long_ago: SystemTime) {
+        let path = cache.path(name).join(STAMP);
+        File::options()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        cache.directory(name, "1", |_| Ok(())).unwrap();
+        cache.forget_unused("d", Duration::from_secs(500)).unwrap();
+        assert!(cache.has_directory(name, "1"));
     }
 
     #[test]

@@ -27,6 +27,8 @@ use std::time::Duration;
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// Writing or reading some 150 MB.
 const MOVE_LIMIT: Duration = Duration::from_secs(300);
+/// A template of 140 MB that no run has used for so long is removed.
+const UNUSED: Duration = Duration::from_secs(30 * 86_400);
 /// Page size of the guest, in which its init counts.
 const PAGE: u64 = 4096;
 
@@ -62,6 +64,7 @@ impl Template {
                 "lab: booting {} with {} CPUs once (about a minute)",
                 kernel.release, shape.cpus
             );
+            cache.forget_unused("templates", UNUSED)?;
             let _place = cache.guest_place()?;
             boot(directory, kernel, shape, &initramfs)
         })?;

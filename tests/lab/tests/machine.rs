@@ -235,7 +235,7 @@ say noisy-after cat $package; say true-after cat $energy
         "scale: {plain} uJ became {doubled}"
     );
     let undone = error_ppm(energy_uj(&run, "undoubled"), plain);
-    assert!(undone < 10_000, "scale undone is {undone} ppm off");
+    assert!(undone < 50_000, "scale undone is {undone} ppm off");
     let halved = error_ppm(value("em-halved") * 2, value("em-plain"));
     assert!(halved < 10_000, "em: {halved} ppm off");
 
