@@ -95,6 +95,8 @@ impl Finding {
 pub struct Report {
     /// Whether the scheduler can run here and now.
     pub able: bool,
+    /// Whether it does so already, so that a second one cannot start.
+    pub running: bool,
     /// The kernel's release, as `uname -r` prints it.
     pub kernel: Option<String>,
     /// Everything looked at, by area.
@@ -115,20 +117,21 @@ impl Report {
         }
     }
 
-    /// Why the scheduler cannot run here and now, one line each; empty when it can.
+    /// Why the scheduler cannot be started here and now, one line each; empty when it can.
     pub fn obstacles(&self) -> Vec<String> {
+        let second = "scx_joule is running already; end that one first, or watch it with --monitor";
+        let second = self.running.then(|| second.to_owned());
         let blocking = self.findings.iter().filter(|finding| finding.blocks());
-        blocking
-            .map(|finding| {
-                let fix = finding.fix.as_ref().map(|fix| format!("; {fix}"));
-                format!(
-                    "{}: {}{}",
-                    finding.name,
-                    finding.detail,
-                    fix.unwrap_or_default()
-                )
-            })
-            .collect()
+        let missing = blocking.map(|finding| {
+            let fix = finding.fix.as_ref().map(|fix| format!("; {fix}"));
+            format!(
+                "{}: {}{}",
+                finding.name,
+                finding.detail,
+                fix.unwrap_or_default()
+            )
+        });
+        second.into_iter().chain(missing).collect()
     }
 }
 
@@ -153,6 +156,7 @@ pub fn check(sys: &SysRoot) -> Report {
     findings.push(meter(&energy));
     Report {
         able: !findings.iter().any(Finding::blocks),
+        running: kernel::is_running(sys),
         kernel,
         findings,
         topology,

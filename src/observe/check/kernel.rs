@@ -63,6 +63,12 @@ fn sched_ext(sys: &SysRoot, release: Option<&str>, config: &Config) -> Finding {
     }
 }
 
+/// Whether this scheduler holds the kernel's CPUs already.
+pub(super) fn is_running(sys: &SysRoot) -> bool {
+    let ops = sys.text("sys/kernel/sched_ext/root/ops").ok().flatten();
+    ops.is_some_and(|ops| is_ours(&ops))
+}
+
 /// The kernel shows the name of the ops, which may carry a version.
 fn is_ours(ops: &str) -> bool {
     let name = ops.strip_prefix("scx_").unwrap_or(ops);

@@ -21,7 +21,8 @@ struct task_struct {
 
 /* Their types have been the same since sched_ext entered the kernel. */
 KFUNC u32 scx_bpf_cpuperf_cap(s32 cpu);
-KFUNC s32 scx_bpf_select_cpu_dfl(struct task_struct *p, s32 prev_cpu, u64 wake_flags, _Bool *is_idle);
+KFUNC s32 scx_bpf_select_cpu_dfl(struct task_struct *p, s32 prev_cpu, u64 wake_flags,
+				 _Bool *is_idle);
 
 struct sched_ext_ops {
 	s32 (*select_cpu)(struct task_struct *p, s32 prev_cpu, u64 wake_flags);

@@ -41,22 +41,31 @@ pub fn lab() -> &'static Lab {
 /// The workload runner, built if need be.
 pub fn joule_load() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--offline", "--package", "joule-load"]);
-        build.args([
-            "--manifest-path",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
-        ]);
-        or_fail(process::run(&mut build, Duration::from_secs(600)));
-        let tests = or_fail(std::env::current_exe().map_err(Into::into));
-        // target/debug/deps/this → target/debug/joule-load
-        let Some(directory) = tests.parent().and_then(Path::parent) else {
-            panic!("{}: not below target", tests.display());
-        };
-        directory.join("joule-load")
-    })
+    PROGRAM.get_or_init(|| built("joule-load", &[], "debug"))
+}
+
+/// The scheduler as users run it, built if need be.
+pub fn scheduler() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| built("scx_joule", &["--release"], "release"))
+}
+
+fn built(package: &str, options: &[&str], profile: &str) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--offline", "--package", package]);
+    build.args(options);
+    build.args([
+        "--manifest-path",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+    ]);
+    or_fail(process::run(&mut build, Duration::from_secs(1800)));
+    let tests = or_fail(std::env::current_exe().map_err(Into::into));
+    // target/debug/deps/this → target/PROFILE/PACKAGE
+    let Some(target) = tests.ancestors().nth(3) else {
+        panic!("{}: not below target", tests.display());
+    };
+    target.join(profile).join(package)
 }
 
 pub fn run(guest: &Guest<'_>) -> Outcome {

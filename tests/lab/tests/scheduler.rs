@@ -1,0 +1,199 @@
+//! The scheduler on real kernels: it loads, works and leaves, and whatever ends it, the kernel's own is back.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
+
+mod common;
+
+use common::{lab, number, scheduler, section, succeed};
+use lab::catalogue;
+use lab::guest::Guest;
+use lab::kernel::Kernels;
+use serde_json::Value;
+
+/// Shell functions of all scripts.
+const HEAD: &str = r#"
+say() { name=$1; shift; { echo "== $name"; "$@"; } > $RESULTS; }
+state() { cat /sys/kernel/sched_ext/state; }
+fail() { echo "$1"; cat /tmp/log; exit 1; }
+await() {
+    for _ in $(seq 1200); do
+        [ "$(state)" = $1 ] && return
+        sleep 0.05
+    done
+    fail "sched_ext is $(state), not $1"
+}
+start() { scx_joule "$@" > /tmp/log 2>&1 & pid=$!; await enabled; }
+started() {
+    for _ in $(seq 1200); do
+        [ "$(grep -c 'scheduling .* CPUs' /tmp/log)" = $1 ] && await enabled && return
+        sleep 0.05
+    done
+    fail "not started $1 times"
+}
+stop() { kill -INT $pid; wait $pid || fail "ended with exit code $?"; await disabled; }
+code() { "$@" > /tmp/log 2>&1; echo $?; cat /tmp/log; }
+"#;
+
+fn phone(name: &str) -> Guest<'static> {
+    let machine = catalogue::machine("phone-3c-gs101").unwrap();
+    lab().machine(name, &machine).program(scheduler())
+}
+
+fn loads_works_and_leaves(series: &str, machine: &str) {
+    let lab = lab();
+    let kernels = Kernels::new(&lab.cache);
+    let kernel = kernels.get(series).unwrap();
+    let soc = kernels
+        .soc(&kernel, &catalogue::machine(machine).unwrap())
+        .unwrap();
+    let name = format!("test-stress-{series}-{machine}");
+    let guest = Guest::new(&lab.cache, &kernel, &name)
+        .soc(&soc)
+        .program(scheduler());
+    let run = succeed(&guest.program("stress-ng").script(&format!(
+        "{HEAD}
+        start --stats 1
+        stress-ng --quiet --cpu 2 --fork 1 --futex 1 --switch 1 --timeout 1 || fail stress-ng
+        [ \"$(state)\" = enabled ] || fail 'did not last'
+        stop
+        say log cat /tmp/log
+        say dmesg dmesg"
+    )));
+    let dmesg = section(&run.results, "dmesg");
+    assert!(
+        dmesg.contains("disabled (unregistered from user space)"),
+        "{dmesg}"
+    );
+    let log = section(&run.results, "log");
+    assert!(log.contains("placed idle"), "no statistics:\n{log}");
+}
+
+#[test]
+fn it_loads_works_and_leaves_on_the_newest_kernel_where_it_sets_the_clock() {
+    loads_works_and_leaves("newest", "phone-3c-gs101");
+}
+
+#[test]
+fn it_loads_works_and_leaves_on_the_newest_kernel_where_hardware_sets_the_clock() {
+    loads_works_and_leaves("newest", "laptop-smt");
+}
+
+#[test]
+fn it_loads_works_and_leaves_on_an_older_kernel_where_it_sets_the_clock() {
+    loads_works_and_leaves("7.2", "phone-3c-gs101");
+}
+
+#[test]
+fn it_loads_works_and_leaves_on_an_older_kernel_where_hardware_sets_the_clock() {
+    loads_works_and_leaves("7.2", "laptop-smt");
+}
+
+#[test]
+fn whatever_ends_it_the_kernels_scheduler_is_back() {
+    let run = succeed(&phone("endings").script(&format!(
+        r#"{HEAD}
+        start
+        kill -STOP $pid; sleep 1; say stopped state; kill -CONT $pid; sleep 0.2; say continued state
+        say second code scx_joule
+        kill -KILL $pid; await disabled; wait $pid
+        say killed echo $?
+
+        start
+        echo 0 > /sys/devices/system/cpu/cpu3/online; started 2
+        echo 1 > /sys/devices/system/cpu/cpu3/online; started 3; say replugged cat /tmp/log
+        stop
+
+        start
+        echo S > /proc/sysrq-trigger; await disabled; wait $pid
+        say ejected echo $?
+        say ejected-log cat /tmp/log
+
+        (ulimit -n 24; say refused code scx_joule)
+        say after-refusal state"#
+    )));
+    let text = |name: &str| section(&run.results, name).trim();
+    assert_eq!(text("stopped"), "enabled");
+    assert_eq!(text("continued"), "enabled");
+    assert!(text("second").starts_with("3\n"), "{}", text("second"));
+    assert!(text("second").contains("already"), "{}", text("second"));
+    assert_eq!(number(&run.results, "killed"), 137);
+    let replugged = text("replugged");
+    assert_eq!(
+        replugged.matches("starting again").count(),
+        2,
+        "{replugged}"
+    );
+    assert_eq!(
+        replugged.matches("scheduling 7 CPUs").count(),
+        1,
+        "{replugged}"
+    );
+    assert_eq!(number(&run.results, "ejected"), 1);
+    assert!(
+        text("ejected-log").contains("sysrq"),
+        "{}",
+        text("ejected-log")
+    );
+    assert!(text("refused").starts_with("1\n"), "{}", text("refused"));
+    assert!(
+        text("refused").contains("Failed to load"),
+        "{}",
+        text("refused")
+    );
+    assert_eq!(text("after-refusal"), "disabled");
+}
+
+#[test]
+fn what_it_cannot_do_is_said_in_a_sentence_and_changes_nothing() {
+    let run = succeed(&phone("refusals").script(&format!(
+        r#"{HEAD}
+        say check scx_joule check --json
+        say option code scx_joule --faster
+        say profile code scx_joule --profile turbo
+        printf 'intent = "x"\nslice_us = 5\nheadroom_pct = 125\nhysteresis_pct = 5\n' > /tmp/wrong.toml
+        say file code scx_joule --profile /tmp/wrong.toml
+        echo 'nobody:x:65534:65534::/:/bin/sh' > /etc/passwd
+        say unprivileged code su nobody -c scx_joule
+        mount -t tmpfs none /sys/kernel/btf
+        say no-btf code scx_joule
+        umount /sys/kernel/btf
+        mount -t tmpfs none /sys/kernel/sched_ext
+        say no-sched-ext code scx_joule
+        umount /sys/kernel/sched_ext
+        say state state
+        say explained scx_joule --help-stats"#
+    )));
+    let text = |name: &str| section(&run.results, name).trim();
+    let check: Value = serde_json::from_str(text("check")).unwrap();
+    assert_eq!(check["able"], true, "{check}");
+    assert_eq!(
+        check["energy"]["chosen"]["package"], "perf-power",
+        "{check}"
+    );
+    assert_eq!(
+        check["topology"]["groups"].as_array().unwrap().len(),
+        3,
+        "{check}"
+    );
+    let refused = |name: &'static str, code: &str, words: &[&str]| {
+        let said = text(name);
+        assert!(said.starts_with(&format!("{code}\n")), "{name}: {said}");
+        for word in words {
+            assert!(
+                said.contains(word),
+                "{name} does not mention '{word}': {said}"
+            );
+        }
+    };
+    refused("option", "2", &["--faster"]);
+    refused("profile", "2", &["'turbo'", "battery"]);
+    refused(
+        "file",
+        "2",
+        &["/tmp/wrong.toml:2:", "slice_us = 5", "100..=20000"],
+    );
+    refused("unprivileged", "3", &["CAP_BPF"]);
+    refused("no-btf", "3", &["BTF"]);
+    refused("no-sched-ext", "3", &["sched_ext"]);
+    assert_eq!(text("state"), "disabled");
+    assert!(text("explained").contains("placed_idle"));
+}
