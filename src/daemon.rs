@@ -2,7 +2,7 @@
 //!
 //! Nothing here polls. The loop sleeps until the scheduler has gathered busy time worth a sample, until
 //! somebody asks for statistics, a signal arrives, or the kernel detaches the scheduler (its link hangs
-//! up); on an idle machine with a meter it wakes every [`LONGEST_PAUSE`] to keep counters from wrapping
+//! up); on an idle machine with a meter it wakes every 10 s to keep counters from wrapping
 //! and costs from expiring, and without a meter never.
 
 mod control;

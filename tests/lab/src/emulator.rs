@@ -7,6 +7,7 @@
 //! Limit: a timer that expires while several CPUs are busy may be noticed by either of the emulator's threads, a
 //! little earlier or later. Runs that are mostly idle repeat to the bit; busy ones take one of several paths.
 
+use crate::cache::Place;
 use crate::process;
 use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
@@ -137,6 +138,8 @@ pub enum Port {
 /// What one start of the emulator is given besides the [`Shape`].
 #[derive(Debug)]
 pub struct Start<'a> {
+    /// Where it runs on the host.
+    pub place: &'a Place,
     /// The kernel image.
     pub vmlinuz: &'a Path,
     /// The initial archive.
@@ -174,7 +177,8 @@ impl Emulator {
         let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
         let socket = directory.path().join("qmp");
         let log = File::create(start.log).with_context(|| start.log.display().to_string())?;
-        let mut command = process::command(PROGRAM);
+        let mut command = process::command("taskset");
+        command.args(["--cpu-list", &start.place.cpu.to_string(), PROGRAM]);
         command.args(shape.options());
         let sleep = if start.real_sleep { "on" } else { "off" };
         command.args(["-icount", &format!("shift=0,sleep={sleep}")]);

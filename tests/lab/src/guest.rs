@@ -5,7 +5,7 @@
 //! let cache = lab::cache::Cache::open()?;
 //! let kernel = lab::kernel::Kernels::new(&cache).default()?;
 //! let outcome = lab::guest::Guest::new(&cache, &kernel, "uname")
-//!     .script("uname -r > $RESULTS")
+//!     .script("uname -r >> $RESULTS")
 //!     .run()?;
 //! assert_eq!(outcome.exit_code, Some(0));
 //! # Ok(()) }
@@ -103,7 +103,8 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Shell text to run; its exit code becomes the guest's. `$RESULTS` is a file for results.
+    /// Shell text to run; its exit code becomes the guest's. `$RESULTS` is a file to
+    /// append results to; it is handed over when the script has ended.
     #[must_use]
     pub fn script(mut self, script: &str) -> Self {
         script.clone_into(&mut self.script);
@@ -211,7 +212,7 @@ impl<'a> Guest<'a> {
             Port::File(exit.clone()),
             Port::File(results.clone()),
         ];
-        let _place = self.cache.guest_place()?;
+        let place = self.cache.guest_place()?;
         let start = Instant::now();
         let mut emulator = template.resume(
             &self.shape,
@@ -219,6 +220,7 @@ impl<'a> Guest<'a> {
             &ports,
             &path("emulator.log"),
             self.interactive,
+            &place,
         )?;
         let limit = if self.interactive {
             Duration::from_secs(86_400)

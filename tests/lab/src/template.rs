@@ -6,7 +6,7 @@
 //! stops at that instruction, and memory and device state are kept. Every run continues from the same state:
 //! what happened before it is identical by construction.
 
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, Place};
 use crate::emulator::{
     DOORBELL_SLOT, Emulator, PAYLOAD_AT, PAYLOAD_MIB, PROGRAM, Port, Shape, Start,
 };
@@ -65,8 +65,7 @@ impl Template {
                 kernel.release, shape.cpus
             );
             cache.forget_unused("templates", UNUSED)?;
-            let _place = cache.guest_place()?;
-            boot(directory, kernel, shape, &initramfs)
+            boot(directory, kernel, shape, &initramfs, &cache.guest_place()?)
         })?;
         Ok(Self {
             directory,
@@ -85,6 +84,7 @@ impl Template {
         ports: &[Port],
         log: &Path,
         real_sleep: bool,
+        place: &Place,
     ) -> Result<Emulator> {
         let memory = self.memory(&archive.to_bytes())?;
         let path = PathBuf::from(format!(
@@ -95,6 +95,7 @@ impl Template {
         let mut emulator = Emulator::start(
             shape,
             &Start {
+                place,
                 vmlinuz: &self.vmlinuz,
                 initramfs: &self.directory.join("initramfs"),
                 memory: &path,
@@ -172,7 +173,13 @@ fn initramfs(kernel: &Kernel) -> Result<Vec<u8>> {
     Ok(archive.to_bytes())
 }
 
-fn boot(directory: &Path, kernel: &Kernel, shape: &Shape, initramfs: &[u8]) -> Result<()> {
+fn boot(
+    directory: &Path,
+    kernel: &Kernel,
+    shape: &Shape,
+    initramfs: &[u8],
+    place: &Place,
+) -> Result<()> {
     let path = |name: &str| directory.join(name);
     cache::write(&path("initramfs"), initramfs)?;
     File::create(path("memory"))
@@ -182,6 +189,7 @@ fn boot(directory: &Path, kernel: &Kernel, shape: &Shape, initramfs: &[u8]) -> R
     let mut emulator = Emulator::start(
         shape,
         &Start {
+            place,
             vmlinuz: &kernel.vmlinuz,
             initramfs: &path("initramfs"),
             memory: &path("memory"),

@@ -50,7 +50,7 @@ fn files_programs_results_and_the_exit_code_pass_through() {
             "{ echo '== release'; uname -r; echo '== root'; adder 27; echo '== text'; cat /etc/text
                echo '== copy'; wc -c < /etc/deep/copy.c; echo '== cpus'; nproc
                echo '== config'; grep SCHED_CLASS_EXT= /boot/config-$(uname -r)
-               echo '== mounts'; cut -d' ' -f3 /proc/mounts | sort -u | tr '\\n' ' '; } > $RESULTS
+               echo '== mounts'; cut -d' ' -f3 /proc/mounts | sort -u | tr '\\n' ' '; } >> $RESULTS
              echo to the console; exit 42",
         ));
     assert_eq!(outcome.exit_code, Some(42), "{}", outcome.console);
@@ -143,7 +143,7 @@ fn two_boots_give_the_same_kernel_log_to_the_bit() {
         let cache = Cache::at(directory.path()).unwrap();
         let name = format!("test-boot-{number}");
         let guest = Guest::new(&cache, &lab.kernel, &name).cpus(4, 1);
-        succeed(&guest.script("dmesg > $RESULTS")).results
+        succeed(&guest.script("dmesg >> $RESULTS")).results
     };
     let (one, other) = std::thread::scope(|scope| {
         let other = scope.spawn(|| log(2));
@@ -155,7 +155,7 @@ fn two_boots_give_the_same_kernel_log_to_the_bit() {
 #[test]
 fn two_runs_are_the_same_to_the_bit_interrupts_and_random_numbers_included() {
     let traces = |name| {
-        let script = "{ dmesg; cat /proc/interrupts /proc/stat; head -c 64 /dev/urandom | hexdump; } > $RESULTS";
+        let script = "{ dmesg; cat /proc/interrupts /proc/stat; head -c 64 /dev/urandom | hexdump; } >> $RESULTS";
         succeed(&lab().guest(name).script(script)).results
     };
     assert_same(&traces("same-1"), &traces("same-2"));

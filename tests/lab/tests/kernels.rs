@@ -13,7 +13,7 @@ fn every_series_has_a_kernel_that_a_scheduler_attaches_to() {
     for series in SERIES {
         let kernel = or_fail(Kernels::new(cache).of_series(series, false));
         let name = format!("test-series-{}", series.name);
-        let script = "uname -r > $RESULTS; [ $(cat /sys/kernel/sched_ext/state) = disabled ]";
+        let script = "uname -r >> $RESULTS; [ $(cat /sys/kernel/sched_ext/state) = disabled ]";
         let outcome = succeed(&Guest::new(cache, &kernel, &name).script(script));
         assert_eq!(outcome.results.trim(), kernel.release);
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// Shell functions of all scripts.
 const HEAD: &str = r#"
-say() { name=$1; shift; { echo "== $name"; "$@"; } > $RESULTS; }
+say() { name=$1; shift; { echo "== $name"; "$@"; } >> $RESULTS; }
 state() { cat /sys/kernel/sched_ext/state; }
 fail() { echo "$1"; cat /tmp/log; exit 1; }
 await() {

@@ -33,7 +33,7 @@ eevdf)
 esac
 for seed in $seeds; do
     joule-load run /lab/workload.json --seed $seed --duration $seconds --warmup $warmup \
-        --meter /sys/kernel/debug/vsoc/energy_uj --json > $RESULTS || fail "joule-load failed"
+        --meter /sys/kernel/debug/vsoc/energy_uj --json >> $RESULTS || fail "joule-load failed"
 done
 if [ -n "$pid" ]; then
     [ "$(cat $state)" = enabled ] || fail "$scheduler did not last"
