@@ -7,7 +7,7 @@ RELEASE := target/release
 # The scheduler replaces the kernel's, which takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run run-here run-lab test test-full format lab-update
+.PHONY: help run run-here run-lab test test-full format
 
 help:
 	@echo 'make run        schedule this machine; without sched_ext, the emulated lab machine'
@@ -44,4 +44,4 @@ test-full:
 
 format:
 	cargo fmt --all
-	clang-format-19 -i src/bpf/*.h src/bpf/*.c
+	clang-format-19 -i src/bpf/*.h src/bpf/*.c tests/lab/probe/*.c tests/lab/emulator/*.c

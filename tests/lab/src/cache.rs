@@ -4,7 +4,6 @@
 //! either whole or absent, and a lock file keeps two processes from filling the same one.
 
 use anyhow::{Context, Result, bail};
-use rustix::thread::{CpuSet, sched_getaffinity};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -12,15 +11,6 @@ use std::time::{Duration, SystemTime};
 
 /// Name of the file in a complete directory that holds the key it was filled for.
 const STAMP: &str = ".complete";
-
-/// A CPU of the host for one emulated machine. All of the emulator's threads share it: on several, they
-/// race for whose timer comes first, and two runs of a busy guest differ.
-#[derive(Debug)]
-pub struct Place {
-    /// The CPU's number.
-    pub cpu: usize,
-    _lock: File,
-}
 
 /// How often a waiting process looks whether a guest's place has become free.
 const PLACE_POLL: Duration = Duration::from_millis(100);
@@ -145,27 +135,20 @@ impl Cache {
         Ok(file)
     }
 
-    /// Waits until fewer guests run, over all processes that use this cache, than the host has CPUs, and
-    /// takes one of those for an emulated machine. The place is free again when it is dropped.
+    /// Waits until fewer guests run, over all processes that use this cache, than the host has CPUs:
+    /// an emulated machine keeps one busy. The place is free again when the answer is dropped.
     ///
     /// # Errors
     /// When a lock file cannot be made.
-    pub fn guest_place(&self) -> Result<Place> {
-        let allowed = sched_getaffinity(None).context("cannot ask for this process's CPUs")?;
-        let places = (0..CpuSet::MAX_CPU)
-            .filter(|&cpu| allowed.is_set(cpu))
-            .map(|cpu| Ok((cpu, self.lock_file(&format!("guest-{cpu}"))?)))
+    pub fn guest_place(&self) -> Result<File> {
+        let places = std::thread::available_parallelism().map_or(1, usize::from);
+        let files = (0..places)
+            .map(|place| self.lock_file(&format!("guest-{place}")))
             .collect::<Result<Vec<_>>>()?;
         loop {
-            for (cpu, file) in &places {
+            for file in &files {
                 match file.try_lock() {
-                    Ok(()) => {
-                        let lock = file.try_clone().context("cannot keep a guest's place")?;
-                        return Ok(Place {
-                            cpu: *cpu,
-                            _lock: lock,
-                        });
-                    }
+                    Ok(()) => return file.try_clone().context("cannot keep a guest's place"),
                     Err(TryLockError::WouldBlock) => {}
                     Err(TryLockError::Error(error)) => return Err(error).context("cannot lock"),
                 }

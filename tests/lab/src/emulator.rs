@@ -4,10 +4,10 @@
 //! every CPU is idle, so what a guest sees does not depend on how busy the host is. The model number is
 //! the newest for which current kernels trust the TSC of a virtual machine (CONSTANT_TSC up to Ivy Bridge).
 //!
-//! Limit: a timer that expires while several CPUs are busy may be noticed by either of the emulator's threads, a
-//! little earlier or later. Runs that are mostly idle repeat to the bit; busy ones take one of several paths.
+//! The emulator's two threads would still race for the guest's timers, so they are made to take turns
+//! ([`crate::turns`]), and nothing sets timers of the host's clock, at which the emulator would end what a CPU
+//! executes. Limit: a guest all of whose CPUs stay busy for a second of the host's time need not repeat.
 
-use crate::cache::Place;
 use crate::process;
 use crate::qmp::Qmp;
 use anyhow::{Context, Result, bail};
@@ -74,8 +74,8 @@ impl Shape {
 
     /// The kernel's command line.
     pub fn command_line(&self) -> String {
-        // loglevel 5 shows warnings, which are what WARN prints; skew_tick keeps the CPUs' ticks apart: timers
-        // that expire together are where the emulator's two threads race most (see the head of this file)
+        // loglevel 5 shows warnings, which are what WARN prints; skew_tick keeps the CPUs' ticks apart, which
+        // would otherwise all wait for the one thread that executes them
         let mut line = format!(
             "console=ttyS0 panic=-1 loglevel=5 nokaslr random.trust_cpu=off skew_tick=1 memmap={PAYLOAD_MIB}M${PAYLOAD_AT:#x}"
         );
@@ -138,8 +138,8 @@ pub enum Port {
 /// What one start of the emulator is given besides the [`Shape`].
 #[derive(Debug)]
 pub struct Start<'a> {
-    /// Where it runs on the host.
-    pub place: &'a Place,
+    /// The library that makes the emulator's threads take turns.
+    pub turns: &'a Path,
     /// The kernel image.
     pub vmlinuz: &'a Path,
     /// The initial archive.
@@ -177,10 +177,14 @@ impl Emulator {
         let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
         let socket = directory.path().join("qmp");
         let log = File::create(start.log).with_context(|| start.log.display().to_string())?;
-        let mut command = process::command("taskset");
-        command.args(["--cpu-list", &start.place.cpu.to_string(), PROGRAM]);
+        let mut command = process::command(PROGRAM);
         command.args(shape.options());
         let sleep = if start.real_sleep { "on" } else { "off" };
+        // the library knows the threads by their names; a person is not to wait for busy CPUs
+        command.args(["-name", "lab,debug-threads=on"]);
+        if !start.real_sleep {
+            command.env("LD_PRELOAD", start.turns);
+        }
         command.args(["-icount", &format!("shift=0,sleep={sleep}")]);
         command.arg("-object").arg(format!(
             "memory-backend-file,id=ram,share=on,size={}M,mem-path={}",

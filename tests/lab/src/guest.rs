@@ -212,7 +212,7 @@ impl<'a> Guest<'a> {
             Port::File(exit.clone()),
             Port::File(results.clone()),
         ];
-        let place = self.cache.guest_place()?;
+        let _place = self.cache.guest_place()?;
         let start = Instant::now();
         let mut emulator = template.resume(
             &self.shape,
@@ -220,7 +220,6 @@ impl<'a> Guest<'a> {
             &ports,
             &path("emulator.log"),
             self.interactive,
-            &place,
         )?;
         let limit = if self.interactive {
             Duration::from_secs(86_400)

@@ -22,3 +22,4 @@ pub mod soc_module;
 pub mod statistics;
 mod template;
 pub mod truth;
+mod turns;

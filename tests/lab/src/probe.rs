@@ -46,8 +46,7 @@ pub fn verdict(cache: &Cache, kernel: &Kernel) -> Result<Option<String>> {
 
 fn object(cache: &Cache) -> Result<PathBuf> {
     let directory = cache.directory("probe", &key()?, |directory| {
-        let clang = std::env::var("BPF_CLANG").unwrap_or_else(|_| "clang-19".to_owned());
-        let mut compile = process::command(process::find(Path::new(&clang))?);
+        let mut compile = process::clang()?;
         compile
             .args([
                 "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-c", SOURCE, "-o",

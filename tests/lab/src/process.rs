@@ -77,6 +77,15 @@ pub fn find(program: &Path) -> Result<PathBuf> {
         })
 }
 
+/// The C compiler: `$BPF_CLANG`, else clang-19.
+///
+/// # Errors
+/// When it is not installed.
+pub fn clang() -> Result<Command> {
+    let clang = std::env::var_os("BPF_CLANG").unwrap_or_else(|| "clang-19".into());
+    Ok(command(find(Path::new(&clang))?))
+}
+
 /// Runs a command to its end and hands back what it printed.
 ///
 /// # Errors

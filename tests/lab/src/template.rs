@@ -6,13 +6,14 @@
 //! stops at that instruction, and memory and device state are kept. Every run continues from the same state:
 //! what happened before it is identical by construction.
 
-use crate::cache::{self, Cache, Place};
+use crate::cache::{self, Cache};
 use crate::emulator::{
     DOORBELL_SLOT, Emulator, PAYLOAD_AT, PAYLOAD_MIB, PROGRAM, Port, Shape, Start,
 };
 use crate::initramfs::Archive;
 use crate::kernel::Kernel;
 use crate::process;
+use crate::turns;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::io::Errno;
@@ -37,6 +38,7 @@ const PAGE: u64 = 4096;
 pub struct Template {
     directory: PathBuf,
     vmlinuz: PathBuf,
+    turns: PathBuf,
 }
 
 impl Template {
@@ -46,6 +48,7 @@ impl Template {
     /// When the kernel does not come up: with the end of its console.
     pub fn get(cache: &Cache, kernel: &Kernel, shape: &Shape) -> Result<Self> {
         let initramfs = initramfs(kernel)?;
+        let turns = turns::library(cache)?;
         let version = process::run(
             process::command(process::find(Path::new(PROGRAM))?).arg("--version"),
             Duration::from_secs(60),
@@ -65,11 +68,13 @@ impl Template {
                 kernel.release, shape.cpus
             );
             cache.forget_unused("templates", UNUSED)?;
-            boot(directory, kernel, shape, &initramfs, &cache.guest_place()?)
+            let _place = cache.guest_place()?;
+            boot(directory, kernel, shape, &initramfs, &turns)
         })?;
         Ok(Self {
             directory,
             vmlinuz: kernel.vmlinuz.clone(),
+            turns,
         })
     }
 
@@ -84,7 +89,6 @@ impl Template {
         ports: &[Port],
         log: &Path,
         real_sleep: bool,
-        place: &Place,
     ) -> Result<Emulator> {
         let memory = self.memory(&archive.to_bytes())?;
         let path = PathBuf::from(format!(
@@ -95,7 +99,7 @@ impl Template {
         let mut emulator = Emulator::start(
             shape,
             &Start {
-                place,
+                turns: &self.turns,
                 vmlinuz: &self.vmlinuz,
                 initramfs: &self.directory.join("initramfs"),
                 memory: &path,
@@ -108,6 +112,9 @@ impl Template {
         keep_memory_out(&mut emulator)?;
         let state = shell_quoted(&self.directory.join("state"))?;
         let qmp = &mut emulator.qmp;
+        // announcing the machine to a network it has not got would set timers of the host's clock, and the
+        // emulator ends what a CPU executes at the next timer of any clock
+        qmp.command("migrate-set-parameters", json!({"announce-rounds": 0}))?;
         qmp.command(
             "migrate-incoming",
             json!({"uri": format!("exec:cat {state}")}),
@@ -178,7 +185,7 @@ fn boot(
     kernel: &Kernel,
     shape: &Shape,
     initramfs: &[u8],
-    place: &Place,
+    turns: &Path,
 ) -> Result<()> {
     let path = |name: &str| directory.join(name);
     cache::write(&path("initramfs"), initramfs)?;
@@ -189,7 +196,7 @@ fn boot(
     let mut emulator = Emulator::start(
         shape,
         &Start {
-            place,
+            turns,
             vmlinuz: &kernel.vmlinuz,
             initramfs: &path("initramfs"),
             memory: &path("memory"),

@@ -1,4 +1,4 @@
-//! The virtual SoC in a guest: its speeds, its energy, its meters, its switches.
+//! The virtual SoC in a guest: its speeds, its energy, its meters, its switches, and that all of it repeats.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
 mod common;
@@ -68,7 +68,7 @@ say perf grep energy-pkg /tmp/perf"#,
 }
 
 #[test]
-fn energy_is_what_the_residencies_cost_and_what_perf_reads() {
+fn energy_is_what_the_residencies_cost_and_what_perf_reads_and_it_repeats() {
     let run = measured("energy-1");
     let truth = |name| Truth::parse(section(&run.results, name)).unwrap();
     let spent = truth("truth-after").since(&truth("truth-before")).unwrap();
@@ -84,6 +84,26 @@ fn energy_is_what_the_residencies_cost_and_what_perf_reads() {
         (joules / module - 1.0).abs() <= 0.005,
         "perf says {joules} J, the module {module} J"
     );
+
+    let (one, other) = (
+        energy_uj(&run, "load"),
+        energy_uj(&measured("energy-2"), "load"),
+    );
+    assert!(error_ppm(other, one) <= 1_000, "{one} and {other} uJ");
+}
+
+#[test]
+fn a_mixed_interactive_load_repeats() {
+    let energy = |name| {
+        let guest = with_load(guest(name), "mixed-interactive");
+        let run = succeed(&guest.script(&script(
+            "governor schedutil
+             say load joule-load run /lab/load.json --seed 1 --duration 3 --meter $energy --json",
+        )));
+        energy_uj(&run, "load")
+    };
+    let (one, other) = (energy("mixed-1"), energy("mixed-2"));
+    assert!(error_ppm(other, one) <= 5_000, "{one} and {other} uJ");
 }
 
 /// 12 to 39 % were measured over five seeds.
