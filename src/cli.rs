@@ -49,6 +49,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub no_steer: bool,
 
+    /// Schedule nothing: measure, fit and print what would be decided, every second or --stats SECS.
+    #[arg(long, conflicts_with_all = ["monitor", "no_steer", "slice_us", "exit_dump_len"])]
+    pub dry_run: bool,
+
     /// Print statistics every SECS seconds while scheduling.
     #[arg(long, value_name = "SECS", value_parser = interval)]
     pub stats: Option<f64>,
@@ -56,6 +60,10 @@ pub struct RunArgs {
     /// Print the statistics of the scheduler that is already running; start nothing.
     #[arg(long, value_name = "SECS", value_parser = interval, conflicts_with = "stats")]
     pub monitor: Option<f64>,
+
+    /// With --stats or --monitor: one line of JSON at each interval, counters since the start.
+    #[arg(long)]
+    pub json: bool,
 
     /// Explain every statistic.
     #[arg(long)]

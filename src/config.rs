@@ -5,6 +5,7 @@ use crate::cli::RunArgs;
 use crate::error::Result;
 use crate::intf;
 use crate::profile::Profile;
+use crate::stats::Format;
 use crate::units::Nanos;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub exit_dump_len: u32,
     /// Print statistics this often while running.
     pub stats: Option<Duration>,
+    /// How they are printed.
+    pub stats_format: Format,
     /// Let libbpf speak (`-vv`).
     pub verbose_bpf: bool,
 }
@@ -53,6 +56,11 @@ impl Config {
             steer: !args.no_steer,
             exit_dump_len: args.exit_dump_len,
             stats: args.stats.map(Duration::from_secs_f64),
+            stats_format: if args.json {
+                Format::Json
+            } else {
+                Format::Text
+            },
             verbose_bpf: args.verbose >= 2,
         })
     }

@@ -6,6 +6,7 @@
 //! and costs from expiring, and without a meter never.
 
 mod control;
+pub mod dry_run;
 mod machine;
 
 use crate::config::Config;

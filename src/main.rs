@@ -53,7 +53,15 @@ fn run(args: &RunArgs, sys: &SysRoot) -> Result<ExitCode> {
     };
     let stop = stop_on_signal()?;
     if let Some(seconds) = args.monitor {
-        stats::monitor(Duration::from_secs_f64(seconds), || !stop.is_empty())?;
+        stats::monitor(
+            Duration::from_secs_f64(seconds),
+            config.stats_format,
+            || !stop.is_empty(),
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.dry_run {
+        daemon::dry_run::run(&config, sys, &stop)?;
         return Ok(ExitCode::SUCCESS);
     }
     let obstacles = check::check(sys).obstacles();
@@ -61,7 +69,7 @@ fn run(args: &RunArgs, sys: &SysRoot) -> Result<ExitCode> {
         return Ok(fail(UNABLE, &obstacles.join("\nscx_joule: ")));
     }
     if let Some(interval) = config.stats {
-        std::thread::spawn(move || stats::monitor(interval, || false));
+        std::thread::spawn(move || stats::monitor(interval, config.stats_format, || false));
     }
     daemon::run(&config, sys, &stop)?;
     Ok(ExitCode::SUCCESS)

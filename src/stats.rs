@@ -144,23 +144,31 @@ impl Stats {
         }
     }
 
+    /// Measured and modelled power, for people.
+    pub fn power(&self) -> String {
+        let known = |value: f64, unit: &str| match value < 0.0 {
+            true => format!("-{unit}"),
+            false => format!("{value:.3}{unit}"),
+        };
+        format!(
+            "{} model {} error {} confidence {:.2}",
+            known(self.measured_w, " W"),
+            known(self.model_w, " W"),
+            known(self.model_error_pct, " %"),
+            self.confidence
+        )
+    }
+
     /// One line for people.
     ///
     /// # Errors
     /// When `out` cannot be written.
     pub fn print(&self, out: &mut impl Write) -> Result<()> {
-        let known = |value: f64, unit: &str| match value < 0.0 {
-            true => format!("-{unit}"),
-            false => format!("{value:.3}{unit}"),
-        };
         writeln!(
             out,
-            "{} model {} error {} confidence {:.2} | placed idle {} busy {} steered {} probes {} | \
+            "{} | placed idle {} busy {} steered {} probes {} | \
              queued {} kicks {} steered {} wasted {} | stolen {} misfit up {}",
-            known(self.measured_w, " W"),
-            known(self.model_w, " W"),
-            known(self.model_error_pct, " %"),
-            self.confidence,
+            self.power(),
             self.placed_idle,
             self.placed_busy,
             self.placed_steered,
@@ -206,18 +214,32 @@ pub fn explain(out: &mut impl Write) -> Result<()> {
         .describe_meta(out, None)
 }
 
+/// How statistics are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A line for people: what happened since the line before.
+    #[default]
+    Text,
+    /// A line of JSON for programs: all there is, counters since the scheduler started.
+    Json,
+}
+
 /// Prints the running scheduler's statistics at each interval until `stop` says so.
 ///
 /// # Errors
 /// When standard output is gone.
-pub fn monitor(interval: Duration, stop: impl FnMut() -> bool) -> Result<()> {
+pub fn monitor(interval: Duration, format: Format, stop: impl FnMut() -> bool) -> Result<()> {
     let mut earlier: Option<Stats> = None;
     scx_utils::monitor_stats::<Stats>(&[], interval, stop, |now| {
+        let mut out = std::io::stdout().lock();
+        if format == Format::Json {
+            return Ok(writeln!(out, "{}", serde_json::to_string(&now)?)?);
+        }
         let shown = earlier
             .as_ref()
             .map_or_else(|| now.clone(), |then| now.since(then));
         earlier = Some(now);
-        shown.print(&mut std::io::stdout().lock())
+        shown.print(&mut out)
     })
 }
 

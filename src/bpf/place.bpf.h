@@ -179,7 +179,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u6
 		if (bpf_cpumask_intersects(cpus, idle_cpus)) {
 			consider(&survey->idle, group, fitting, price);
 			consider(&survey->idle_by_prior, group, fitting, by_prior);
-			if (fitting && group_class(group) == probe_class)
+			if (fitting && settings.steer && group_class(group) == probe_class)
 				survey->probe = group;
 		} else {
 			consider(&survey->busy, group, fitting, price);

@@ -18,7 +18,7 @@ use crate::observation::{
 use crate::stats::{ClassStats, Stats, UNKNOWN};
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
-use crate::units::Nanos;
+use crate::units::{KHz, Nanos};
 use anyhow::{Context, Result};
 use log::{debug, info, warn};
 use num_traits::ToPrimitive;
@@ -33,6 +33,8 @@ pub struct Decision {
     pub table: CostTable,
     /// What to spend on learning.
     pub probe: Option<Probe>,
+    /// What the classes had to do.
+    pub loads: Vec<ClassLoad>,
 }
 
 /// The meters and the model of one machine.
@@ -102,6 +104,12 @@ impl Control {
             .min()
     }
 
+    /// Frequencies of the OPPs of each class.
+    pub fn frequencies(&self) -> Vec<Vec<KHz>> {
+        let frequencies = |class: &ClassShape| class.opps.iter().map(|opp| opp.khz).collect();
+        self.shape.classes.iter().map(frequencies).collect()
+    }
+
     /// The costs as they are believed now.
     pub fn costs(&mut self) -> CostTable {
         self.model.cost_table()
@@ -128,8 +136,13 @@ impl Control {
         self.note(&observation, expected.map(|expected| expected.uw / 1e6));
         let table = self.model.cost_table();
         self.view.generation = table.generation;
-        let probe = probe(&self.model, &self.loads(&observation), DEFAULT_BUDGET);
-        Some(Decision { table, probe })
+        let loads = self.loads(&observation);
+        let probe = probe(&self.model, &loads, DEFAULT_BUDGET);
+        Some(Decision {
+            table,
+            probe,
+            loads,
+        })
     }
 
     /// Adds the loop's view of the machine to the scheduler's counters.

@@ -1,6 +1,7 @@
 //! The machine's own meters, read and never written: what there is ([`probe()`]), which one to trust
 //! for what ([`select()`]), and one reader per kind of meter behind [`EnergySource`] ([`open()`]).
 
+pub mod activity;
 pub mod battery;
 pub mod counter;
 #[cfg(test)]

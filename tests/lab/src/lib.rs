@@ -12,6 +12,7 @@ mod emulator;
 pub mod guest;
 pub mod initramfs;
 pub mod kernel;
+pub mod learnt;
 pub mod machine;
 mod probe;
 pub mod process;

@@ -61,7 +61,7 @@ struct RunArgs {
     #[arg(long, default_value = "phone-3c-gs101")]
     machine: String,
     /// The workload: a name in bench/workloads, or a file in rt-app's JSON
-    #[arg(long, default_value = "light-periodic")]
+    #[arg(long, default_value = "light-burst")]
     workload: String,
     /// A series or a release
     #[arg(long)]
@@ -69,14 +69,14 @@ struct RunArgs {
     /// The scheduler's program
     #[arg(long, value_name = "PATH", default_value = "target/release/scx_joule")]
     scheduler_binary: PathBuf,
-    /// Arguments for it, as one word
+    /// Arguments for it, as one word; given several times, it runs once with each
     #[arg(
         long,
         value_name = "ARGS",
-        default_value = "",
+        default_values = ["", "--no-steer"],
         allow_hyphen_values = true
     )]
-    scheduler_args: String,
+    scheduler_args: Vec<String>,
     /// Only the kernel's own schedulers
     #[arg(long, conflicts_with_all = ["scheduler_binary", "scheduler_args"])]
     kernel_only: bool,
@@ -233,11 +233,13 @@ fn compare(args: &RunArgs) -> Result<ExitCode> {
     if !args.kernel_only {
         let program = built(&args.scheduler_binary)?;
         let name = program.file_name().unwrap_or_default().to_string_lossy();
-        schedulers.push(Scheduler {
-            name: name.into_owned(),
-            program: Some(program),
-            arguments: args.scheduler_args.clone(),
-        });
+        for arguments in &args.scheduler_args {
+            schedulers.push(Scheduler {
+                name: format!("{name} {arguments}").trim_end().to_owned(),
+                program: Some(program.clone()),
+                arguments: arguments.clone(),
+            });
+        }
     }
     let scenario = Scenario {
         machine,

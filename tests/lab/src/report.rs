@@ -1,5 +1,6 @@
 //! What a comparison of schedulers found: a table for people, JSON for programs.
 
+use crate::learnt::Learnt;
 use crate::statistics::{Ratio, mean, ratio};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
@@ -77,6 +78,9 @@ pub struct Row {
     pub mean_ratio: Option<Ratio>,
     pub p99_ratio: Option<Ratio>,
     pub work_ratio: Option<Ratio>,
+    /// Of a scheduler with an energy model.
+    #[serde(flatten)]
+    pub learnt: Option<Learnt>,
     pub samples: Vec<Sample>,
 }
 
@@ -88,6 +92,9 @@ pub struct Report {
     pub kernel: String,
     pub workload: String,
     pub seconds_per_seed: f64,
+    /// Of the first scheduler with an energy model.
+    #[serde(flatten)]
+    pub learnt: Option<Learnt>,
     pub rows: Vec<Row>,
 }
 
@@ -110,7 +117,12 @@ impl Sample {
 
 impl Row {
     /// Of runs with the same seeds, in the same order, as the reference's. `None` without a run.
-    pub fn new(scheduler: &str, samples: Vec<Sample>, reference: Option<&Row>) -> Option<Self> {
+    pub fn new(
+        scheduler: &str,
+        samples: Vec<Sample>,
+        learnt: Option<Learnt>,
+        reference: Option<&Row>,
+    ) -> Option<Self> {
         let column = |of: fn(&Sample) -> f64| samples.iter().map(of).collect::<Vec<_>>();
         let compared = |of: fn(&Sample) -> f64| {
             let reference: Vec<_> = reference?.samples.iter().map(of).collect();
@@ -130,6 +142,7 @@ impl Row {
             mean_ratio: compared(|sample| sample.mean_ms),
             p99_ratio: compared(|sample| sample.p99_ms),
             work_ratio: compared(|sample| sample.work_ms),
+            learnt,
             samples,
         })
     }
@@ -150,7 +163,7 @@ impl Display for Report {
         )?;
         writeln!(
             f,
-            "\n{:10} {:>8} {:21} {:>8} {:21} {:>8} {:21} {:>9} {:>9} {:21}",
+            "\n{:20} {:>8} {:21} {:>8} {:21} {:>8} {:21} {:>9} {:>9} {:21}",
             "scheduler", "energy J", "", "mean ms", "", "p99 ms", "", "missed", "work ms", ""
         )?;
         for row in &self.rows {
@@ -158,7 +171,7 @@ impl Display for Report {
                 .missed
                 .map_or_else(|| "-".to_owned(), |missed| format!("{missed}/{}", row.jobs));
             let line = format!(
-                "{:10} {:8.3} {:21} {:8.2} {:21} {:8.2} {:21} {missed:>9} {:9.1} {:21}",
+                "{:20} {:8.3} {:21} {:8.2} {:21} {:8.2} {:21} {missed:>9} {:9.1} {:21}",
                 row.scheduler,
                 row.energy_j,
                 shown(row.energy_ratio),
@@ -170,6 +183,11 @@ impl Display for Report {
                 shown(row.work_ratio),
             );
             writeln!(f, "{}", line.trim_end())?;
+        }
+        for row in &self.rows {
+            if let Some(learnt) = &row.learnt {
+                write!(f, "\n{}: {learnt}", row.scheduler)?;
+            }
         }
         Ok(())
     }
@@ -207,14 +225,15 @@ mod tests {
 
     fn report() -> Report {
         let first = vec![sample(1, 2.0, Some(0)), sample(2, 4.0, Some(1))];
-        let reference = Row::new("eevdf-eas", first, None).unwrap();
+        let reference = Row::new("eevdf-eas", first, None, None).unwrap();
         let second = vec![sample(1, 1.0, Some(2)), sample(2, 2.2, Some(1))];
-        let row = Row::new("scx_joule", second, Some(&reference)).unwrap();
+        let row = Row::new("scx_joule", second, None, Some(&reference)).unwrap();
         Report {
             machine: "phone".to_owned(),
             kernel: "7.3.4".to_owned(),
             workload: "light".to_owned(),
             seconds_per_seed: 4.0,
+            learnt: None,
             rows: vec![reference, row],
         }
     }
@@ -233,7 +252,7 @@ mod tests {
     #[test]
     fn misses_are_summed_and_absent_where_no_job_had_a_deadline() {
         assert_eq!(report().rows[1].missed, Some(3));
-        let row = Row::new("x", vec![sample(1, 1.0, None)], None).unwrap();
+        let row = Row::new("x", vec![sample(1, 1.0, None)], None, None).unwrap();
         assert_eq!(row.missed, None);
     }
 

@@ -3,10 +3,12 @@
 use crate::cache::Cache;
 use crate::guest::{Guest, Outcome, Soc};
 use crate::kernel::{Kernel, Kernels};
+use crate::learnt::{Learnt, Statistics};
 use crate::machine::{EnergyModel, Machine, Mode};
 use crate::report::{LoadReport, Report, Row, Sample};
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Runs the workload; `$scheduler` and the like are set before it.
@@ -23,7 +25,7 @@ pub const EEVDF: &str = "eevdf";
 /// A scheduler to run under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scheduler {
-    /// [`EEVDF_EAS`], [`EEVDF`], or the program's name.
+    /// [`EEVDF_EAS`], [`EEVDF`], or a program's name, with arguments if they matter.
     pub name: String,
     /// The program; `None` for the kernel's own.
     pub program: Option<PathBuf>,
@@ -77,11 +79,11 @@ impl Scenario {
         }
         let soc = Kernels::new(cache).soc(kernel, &self.machine)?;
         // each guest waits for a place of its own, so this starts all there is room for
-        let results: Vec<Result<Vec<Sample>>> = std::thread::scope(|scope| {
+        let results: Vec<Result<(Vec<Sample>, Option<Learnt>)>> = std::thread::scope(|scope| {
             let threads: Vec<_> = self
                 .schedulers
                 .iter()
-                .map(|scheduler| scope.spawn(|| self.samples(cache, kernel, &soc, scheduler)))
+                .map(|scheduler| scope.spawn(|| self.figures(cache, kernel, &soc, scheduler)))
                 .collect();
             threads
                 .into_iter()
@@ -93,9 +95,9 @@ impl Scenario {
                 .collect()
         });
         let mut rows: Vec<Row> = Vec::new();
-        for (scheduler, samples) in self.schedulers.iter().zip(results) {
-            let samples = samples.with_context(|| scheduler.name.clone())?;
-            let row = Row::new(&scheduler.name, samples, rows.first());
+        for (scheduler, figures) in self.schedulers.iter().zip(results) {
+            let (samples, learnt) = figures.with_context(|| scheduler.name.clone())?;
+            let row = Row::new(&scheduler.name, samples, learnt, rows.first());
             rows.push(row.with_context(|| format!("{}: no figures", scheduler.name))?);
         }
         Ok(Report {
@@ -106,17 +108,18 @@ impl Scenario {
                 .file_stem()
                 .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
             seconds_per_seed: f64::from(self.seconds),
+            learnt: rows.iter().find_map(|row| row.learnt.clone()),
             rows,
         })
     }
 
-    fn samples(
+    fn figures(
         &self,
         cache: &Cache,
         kernel: &Kernel,
         soc: &Soc,
         scheduler: &Scheduler,
-    ) -> Result<Vec<Sample>> {
+    ) -> Result<(Vec<Sample>, Option<Learnt>)> {
         let outcome = self.guest(cache, kernel, soc, scheduler).run()?.success()?;
         eprintln!(
             "lab: {}: {} seeds of {} s done in {:.0} s",
@@ -125,7 +128,7 @@ impl Scenario {
             self.seconds,
             outcome.wall.as_secs_f64()
         );
-        let samples = samples(&outcome)?;
+        let (samples, learnt) = figures(&outcome, &self.machine)?;
         let seeds: Vec<_> = samples.iter().map(|sample| sample.seed).collect();
         if seeds != (1..=self.seeds).collect::<Vec<_>>() {
             bail!(
@@ -133,7 +136,7 @@ impl Scenario {
                 self.seeds
             );
         }
-        Ok(samples)
+        Ok((samples, learnt))
     }
 
     fn guest<'a>(
@@ -144,9 +147,10 @@ impl Scenario {
         scheduler: &Scheduler,
     ) -> Guest<'a> {
         let seeds: Vec<_> = (1..=self.seeds).map(|seed| seed.to_string()).collect();
+        let program = scheduler.program.as_deref().and_then(Path::file_name);
         let head = format!(
             "scheduler={}\narguments='{}'\nseeds='{}'\nseconds={}\nwarmup={}\n",
-            scheduler.name,
+            program.map_or_else(|| scheduler.name.as_str().into(), OsStr::to_string_lossy),
             scheduler.arguments,
             seeds.join(" "),
             self.seconds,
@@ -154,7 +158,7 @@ impl Scenario {
         );
         let simulated = self.seconds.saturating_add(self.warmup);
         let simulated = simulated.saturating_mul(u32::try_from(self.seeds).unwrap_or(u32::MAX));
-        let name = format!("run-{}-{}", self.machine.name, scheduler.name);
+        let name = format!("run-{}-{}", self.machine.name, scheduler.name).replace(' ', "");
         let guest = Guest::new(cache, kernel, &name)
             .soc(soc)
             .program(&self.load)
@@ -168,15 +172,23 @@ impl Scenario {
     }
 }
 
-fn samples(outcome: &Outcome) -> Result<Vec<Sample>> {
-    outcome
-        .json()?
-        .into_iter()
-        .map(|line| {
-            let load: LoadReport =
-                serde_json::from_value(line).context("joule-load's report has changed")?;
-            Sample::new(&load)
-                .with_context(|| format!("seed {} yielded no energy or no job", load.seed))
-        })
-        .collect()
+/// joule-load's reports, and what the scheduler said of itself at the end.
+fn figures(outcome: &Outcome, machine: &Machine) -> Result<(Vec<Sample>, Option<Learnt>)> {
+    let mut samples = Vec::new();
+    let mut learnt = None;
+    for line in outcome.json()? {
+        if line.get("seed").is_none() {
+            let said: Statistics =
+                serde_json::from_value(line).context("the scheduler's statistics have changed")?;
+            learnt = Some(Learnt::new(&said, machine));
+            continue;
+        }
+        let load: LoadReport =
+            serde_json::from_value(line).context("joule-load's report has changed")?;
+        let sample = Sample::new(&load);
+        samples.push(
+            sample.with_context(|| format!("seed {} yielded no energy or no job", load.seed))?,
+        );
+    }
+    Ok((samples, learnt))
 }

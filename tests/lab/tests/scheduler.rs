@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{lab, number, scheduler, section, succeed};
+use common::{joule_load, lab, number, scheduler, section, succeed};
 use lab::catalogue;
 use lab::guest::Guest;
 use lab::kernel::Kernels;
@@ -196,4 +196,50 @@ fn what_it_cannot_do_is_said_in_a_sentence_and_changes_nothing() {
     refused("no-sched-ext", "3", &["sched_ext"]);
     assert_eq!(text("state"), "disabled");
     assert!(text("explained").contains("placed_idle"));
+}
+
+#[test]
+fn a_dry_run_measures_and_fits_and_leaves_the_kernels_scheduler_alone() {
+    let workload = catalogue::workload("light-periodic").unwrap();
+    let run = succeed(
+        &phone("dry-run")
+            .program(joule_load())
+            .file(workload, "/lab/load.json")
+            .script(&format!(
+                r#"{HEAD}
+        joule-load run /lab/load.json --seed 1 --duration 12 > /tmp/load &
+        sleep 1
+        scx_joule --dry-run --json > /tmp/json 2> /tmp/log & json=$!
+        scx_joule --dry-run --stats 0.5 > /tmp/text 2>> /tmp/log & text=$!
+        sleep 1
+        uj=$(cat /sys/kernel/debug/vsoc/energy_uj)
+        for _ in 1 2 3 4 5 6 7 8; do sleep 1; [ $(state) = disabled ] || fail 'it schedules'; done
+        say uj echo $(($(cat /sys/kernel/debug/vsoc/energy_uj) - uj))
+        kill -INT $json $text
+        wait $json && wait $text || fail "ended with exit code $?"
+        say json cat /tmp/json
+        say text cat /tmp/text
+        say log cat /tmp/log
+        say attached cat /sys/kernel/sched_ext/enable_seq"#
+            )),
+    );
+    assert_eq!(number(&run.results, "attached"), 0);
+    let said: Vec<Value> = (section(&run.results, "json").lines())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let watts: Vec<f64> = (said.iter().rev().take(8))
+        .map(|stats| stats["measured_w"].as_f64().unwrap())
+        .collect();
+    let measured = watts.iter().sum::<f64>() / 8.0;
+    let truth = f64::from(u32::try_from(number(&run.results, "uj")).unwrap()) / 8e6;
+    assert!(
+        (measured / truth - 1.0).abs() < 0.1,
+        "measured {measured} W, truth {truth} W"
+    );
+    let last = said.last().unwrap();
+    assert!(last["samples"].as_u64().unwrap() >= 7, "{last}");
+    let error = last["model_error_pct"].as_f64().unwrap();
+    assert!((0.0..40.0).contains(&error), "{last}");
+    let text = section(&run.results, "text");
+    assert!(text.contains("would go to the first of class"), "{text}");
 }

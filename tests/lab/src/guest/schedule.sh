@@ -1,4 +1,4 @@
-# Runs a workload once per seed under a scheduler ($scheduler, $seeds, $seconds, $warmup are set above).
+# Runs a workload once per seed under a scheduler ($scheduler, $arguments, $seeds, $seconds, $warmup are set above).
 for governor in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do
     grep -q schedutil ${governor%governor}available_governors && echo schedutil > $governor
 done
@@ -36,6 +36,8 @@ for seed in $seeds; do
         --meter /sys/kernel/debug/vsoc/energy_uj --json >> $RESULTS || fail "joule-load failed"
 done
 if [ -n "$pid" ]; then
+    # what it says of itself, where it can
+    $scheduler --monitor 1 --json 2>/dev/null | head -n 1 >> $RESULTS
     [ "$(cat $state)" = enabled ] || fail "$scheduler did not last"
     [ "$(cat /sys/kernel/sched_ext/enable_seq)" = "$attached" ] || fail "$scheduler had to be restarted"
     kill -INT $pid

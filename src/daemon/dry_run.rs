@@ -1,0 +1,105 @@
+//! Looks on without scheduling: samples, fits and prints what would be decided, from what the kernel tells
+//! anybody (`--dry-run`). Needs an energy counter, but neither sched_ext nor the scheduler's place.
+
+use super::asleep;
+use super::control::{Control, Decision};
+use crate::config::Config;
+use crate::energy::Moment;
+use crate::energy::activity::KernelActivity;
+use crate::model::cost::marginal_cost;
+use crate::observation::CostTable;
+use crate::stats::{Format, Stats};
+use crate::sysroot::SysRoot;
+use crate::topology::Topology;
+use crate::units::Nanos;
+use anyhow::{Context, Result, bail};
+use crossbeam_channel::{Receiver, select, tick};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+const ONLINE: &str = "sys/devices/system/cpu/online";
+/// How often a line is printed where `--stats` does not say.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Utilisation of the task whose placement is shown: a tenth of the biggest CPU.
+const TASK_CAP: f64 = 102.4;
+
+/// Prints until `stop` receives; starts afresh when CPUs go on- or offline.
+///
+/// # Errors
+/// When there is no energy counter, when what the kernel tells cannot be read or understood, or when standard
+/// output is gone.
+pub fn run(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<()> {
+    while session(config, sys, stop)? {}
+    Ok(())
+}
+
+/// Until told to stop (`false`) or the CPUs change (`true`).
+fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> {
+    let topology = Topology::read(sys).context("reading the topology")?;
+    let online = sys.cpu_list(ONLINE)?;
+    let mut control = Control::new(sys, &topology)?;
+    if !control.has_meter() {
+        bail!("no energy counter to learn from; `scx_joule check` says what was tried");
+    }
+    let prior = control.costs();
+    let mut activity = KernelActivity::new(sys, &topology, &control.frequencies());
+    let started = Instant::now();
+    let mut slept = asleep();
+    let ticks = tick(config.stats.unwrap_or(INTERVAL));
+    loop {
+        select! {
+            recv(stop) -> _ => return Ok(false),
+            recv(ticks) -> _ => {}
+        }
+        if sys.cpu_list(ONLINE)? != online {
+            return Ok(true);
+        }
+        let resumed = asleep() > slept + Duration::from_millis(100);
+        slept = asleep();
+        let at = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let at = Nanos::new(at);
+        let decision = control.turn(activity.sample(at)?, Moment { at, resumed });
+        let mut stats = Stats::default();
+        control.describe(&mut stats);
+        let mut out = std::io::stdout().lock();
+        match config.stats_format {
+            Format::Json => writeln!(out, "{}", serde_json::to_string(&stats)?)?,
+            Format::Text => {
+                let choice = decision.map_or_else(
+                    || "nothing to learn from yet".to_owned(),
+                    |decision| choice(&decision, &prior),
+                );
+                writeln!(out, "{} | {choice}", stats.power())?;
+            }
+        }
+    }
+}
+
+/// Where one more task would go by what has been learnt, and where by the prior.
+fn choice(decision: &Decision, prior: &CostTable) -> String {
+    let prices = |table: &CostTable| -> Vec<(usize, f64)> {
+        let classes = 0..table.classes.len();
+        let price = |class| {
+            Some((
+                class,
+                marginal_cost(table, &decision.loads, class, TASK_CAP)?,
+            ))
+        };
+        let mut prices: Vec<_> = classes.filter_map(price).collect();
+        prices.sort_by(|(_, one), (_, other)| one.total_cmp(other));
+        prices
+    };
+    let learnt = prices(&decision.table);
+    let shown: Vec<String> = (learnt.iter())
+        .map(|(class, nj)| format!("class {class} ({:.3} mJ)", nj / 1e6))
+        .collect();
+    let first = |prices: &[(usize, f64)]| {
+        let class = prices.first().map(|(class, _)| class.to_string());
+        class.unwrap_or_else(|| "none".to_owned())
+    };
+    format!(
+        "a task of 10 % would go to the first of {}; by the prior to class {}",
+        shown.join(", "),
+        first(&prices(prior))
+    )
+}

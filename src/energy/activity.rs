@@ -1,0 +1,426 @@
+//! What the CPUs do, as the kernel tells anybody: /proc/stat, cpuidle and cpufreq's statistics. For looking on
+//! where our scheduler, whose own accounting is exact, does not run.
+//!
+//! Busy time is what is not idle: by cpuidle (µs) where there is a driver, else by /proc/stat (ticks of 10 ms).
+//! It is spread over OPPs as the clock's time was (cpufreq's `time_in_state`), or booked on the present
+//! clock where that is not kept. How busy CPUs overlapped is not told; they are taken as independent. Reading
+//! files wakes no parked CPU.
+
+use crate::error::{Error, Result};
+use crate::observation::{Activity, GroupActivity};
+use crate::sysroot::SysRoot;
+use crate::topology::Topology;
+use crate::units::{KHz, Nanos};
+use num_traits::ToPrimitive;
+use std::collections::BTreeMap;
+
+const STAT: &str = "proc/stat";
+/// What /proc/stat counts in: USER_HZ, 100 on every architecture that sched_ext runs on.
+const TICK_NS: u64 = 10_000_000;
+const USEC_NS: u64 = 1000;
+
+/// A group's CPUs, and the frequencies of its OPPs, ascending.
+struct Group {
+    cpus: Vec<usize>,
+    opps: Vec<KHz>,
+}
+
+/// Reads and adds up what each group did since it was made.
+pub struct KernelActivity {
+    sys: SysRoot,
+    groups: Vec<Group>,
+    sums: Vec<GroupActivity>,
+    earlier: Option<Snapshot>,
+}
+
+/// All counters at one instant, by CPU number.
+struct Snapshot {
+    at: Nanos,
+    idle: BTreeMap<usize, Idle>,
+    /// Of the clock of a group's first CPU, in the order of the groups; empty where it is not kept.
+    clocks: Vec<BTreeMap<KHz, Nanos>>,
+}
+
+/// How long a CPU has been idle.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Idle {
+    time: Nanos,
+    /// By cpuidle: in all states but the deepest, and exits from those and from the deepest.
+    shallow: Nanos,
+    shallow_exits: u64,
+    deep_exits: u64,
+}
+
+impl KernelActivity {
+    /// Of the machine's groups; `opps` are the frequencies of each class, ascending.
+    pub fn new(sys: &SysRoot, topology: &Topology, opps: &[Vec<KHz>]) -> Self {
+        let group = |group: &crate::topology::Group| Group {
+            cpus: group.cpus.clone(),
+            opps: opps.get(group.class).cloned().unwrap_or_default(),
+        };
+        let groups: Vec<Group> = topology.groups.iter().map(group).collect();
+        let sums = groups.iter().map(|group| GroupActivity {
+            active: vec![Nanos::default(); group.opps.len()],
+            busy: vec![Nanos::default(); group.opps.len()],
+            ..GroupActivity::default()
+        });
+        Self {
+            sys: sys.clone(),
+            sums: sums.collect(),
+            groups,
+            earlier: None,
+        }
+    }
+
+    /// What the groups did so far; `now` is any clock that does not stop while the machine runs.
+    ///
+    /// # Errors
+    /// When /proc/stat or a file of cpuidle or cpufreq cannot be read or understood.
+    pub fn sample(&mut self, now: Nanos) -> Result<Activity> {
+        let snapshot = self.snapshot(now)?;
+        if let Some(earlier) = self.earlier.take()
+            && let Some(duration) = now.checked_sub(earlier.at)
+        {
+            let groups = self.groups.iter().zip(&mut self.sums);
+            for ((index, (group, sums)), clock) in groups.enumerate().zip(&snapshot.clocks) {
+                let before = earlier.clocks.get(index);
+                let shares = shares(&group.opps, before, clock);
+                add(
+                    sums,
+                    group,
+                    duration,
+                    &shares,
+                    &earlier.idle,
+                    &snapshot.idle,
+                );
+            }
+        }
+        self.earlier = Some(snapshot);
+        Ok(Activity {
+            at: now,
+            groups: self.sums.clone(),
+        })
+    }
+
+    fn snapshot(&self, at: Nanos) -> Result<Snapshot> {
+        let mut idle = self.ticks()?;
+        for (&cpu, idle) in &mut idle {
+            if let Some(exact) = self.cpuidle(cpu)? {
+                *idle = exact;
+            }
+        }
+        let clocks = self.groups.iter().map(|group| self.clock(group));
+        Ok(Snapshot {
+            at,
+            idle,
+            clocks: clocks.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Idle time of every online CPU by /proc/stat: the fields idle and iowait (proc_stat(5)).
+    fn ticks(&self) -> Result<BTreeMap<usize, Idle>> {
+        let text = self.sys.text(STAT)?.unwrap_or_default();
+        let mut cpus = BTreeMap::new();
+        for (index, line) in text.lines().enumerate() {
+            let mut words = line.split_whitespace();
+            let Some(cpu) = words.next().and_then(|name| name.strip_prefix("cpu")) else {
+                continue;
+            };
+            let Ok(cpu) = cpu.parse() else {
+                continue; // the sum over all CPUs
+            };
+            let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+            let [_, _, _, idle, iowait, ..] = ticks.as_slice() else {
+                return Err(Error::Malformed {
+                    path: self.sys.path(STAT),
+                    line: index + 1,
+                    value: line.chars().take(60).collect(),
+                    expected: "at least five numbers after the CPU's name",
+                });
+            };
+            let time = Nanos::new(idle.saturating_add(*iowait).saturating_mul(TICK_NS));
+            cpus.insert(
+                cpu,
+                Idle {
+                    time,
+                    ..Idle::default()
+                },
+            );
+        }
+        Ok(cpus)
+    }
+
+    /// By cpuidle's `time` and `usage` (Documentation/admin-guide/pm/cpuidle.rst); `None` without a driver.
+    fn cpuidle(&self, cpu: usize) -> Result<Option<Idle>> {
+        let directory = format!("sys/devices/system/cpu/cpu{cpu}/cpuidle");
+        let mut states: Vec<(u64, u64)> = Vec::new();
+        loop {
+            let state = format!("{directory}/state{}", states.len());
+            let time = self.sys.value(format!("{state}/time"), "microseconds")?;
+            let usage = self.sys.value(format!("{state}/usage"), "a count")?;
+            let Some(state) = time.zip(usage) else { break };
+            states.push(state);
+        }
+        let Some((deepest, others)) = states.split_last() else {
+            return Ok(None);
+        };
+        let shallow: u64 = others.iter().map(|(time, _)| time).sum();
+        Ok(Some(Idle {
+            time: Nanos::new((shallow + deepest.0).saturating_mul(USEC_NS)),
+            shallow: Nanos::new(shallow.saturating_mul(USEC_NS)),
+            shallow_exits: others.iter().map(|(_, usage)| usage).sum(),
+            deep_exits: deepest.1,
+        }))
+    }
+
+    /// How long the group's clock has run at each frequency; where that is not kept, its present frequency
+    /// with no time.
+    fn clock(&self, group: &Group) -> Result<BTreeMap<KHz, Nanos>> {
+        let Some(cpu) = group.cpus.first() else {
+            return Ok(BTreeMap::new());
+        };
+        let directory = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq");
+        let times: Option<Vec<u64>> = self.sys.values(
+            format!("{directory}/stats/time_in_state"),
+            "pairs of kHz and ticks",
+        )?;
+        if let Some(times) = times {
+            let pairs = times.as_chunks::<2>().0.iter();
+            let pair = |&[khz, ticks]: &[u64; 2]| {
+                (KHz::new(khz), Nanos::new(ticks.saturating_mul(TICK_NS)))
+            };
+            return Ok(pairs.map(pair).collect());
+        }
+        let now: Option<u64> = (self.sys).value(
+            format!("{directory}/scaling_cur_freq"),
+            "a frequency in kHz",
+        )?;
+        Ok(now
+            .map(|khz| (KHz::new(khz), Nanos::default()))
+            .into_iter()
+            .collect())
+    }
+}
+
+/// The part of the time that the clock spent nearest to each OPP.
+fn shares(
+    opps: &[KHz],
+    before: Option<&BTreeMap<KHz, Nanos>>,
+    after: &BTreeMap<KHz, Nanos>,
+) -> Vec<f64> {
+    let mut shares = vec![0.0; opps.len()];
+    let spent = |khz: &KHz, time: &Nanos| {
+        let before = before.and_then(|before| before.get(khz)).copied();
+        let spent = time
+            .checked_sub(before.unwrap_or_default())
+            .unwrap_or_default();
+        spent.get().to_f64().unwrap_or(0.0)
+    };
+    let total: f64 = after.iter().map(|(khz, time)| spent(khz, time)).sum();
+    for (khz, time) in after {
+        let part = match total > 0.0 {
+            true => spent(khz, time) / total,
+            false => 1.0 / after.len().to_f64().unwrap_or(1.0),
+        };
+        let nearest = opps.iter().enumerate();
+        let nearest = nearest.min_by_key(|(_, opp)| opp.get().abs_diff(khz.get()));
+        if let Some(share) = nearest.and_then(|(index, _)| shares.get_mut(index)) {
+            *share += part;
+        }
+    }
+    if after.is_empty()
+        && let Some(fastest) = shares.last_mut()
+    {
+        *fastest = 1.0; // no clock is told: that of the capacity
+    }
+    shares
+}
+
+/// Adds what a group's CPUs did over `duration`. A CPU that is not in both readings counts as idle.
+fn add(
+    sums: &mut GroupActivity,
+    group: &Group,
+    duration: Nanos,
+    shares: &[f64],
+    before: &BTreeMap<usize, Idle>,
+    after: &BTreeMap<usize, Idle>,
+) {
+    let length = duration.get().to_f64().unwrap_or(0.0);
+    let (mut busy, mut all_idle) = (0.0, 1.0);
+    for cpu in &group.cpus {
+        let Some((before, after)) = before.get(cpu).zip(after.get(cpu)) else {
+            continue;
+        };
+        let since = |now: Nanos, then: Nanos| now.checked_sub(then).unwrap_or_default();
+        let idle = since(after.time, before.time).get().to_f64().unwrap_or(0.0);
+        let part = if length > 0.0 {
+            (1.0 - idle / length).clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
+        busy += part;
+        all_idle *= 1.0 - part;
+        let shallow = since(after.shallow, before.shallow)
+            .get()
+            .min(duration.get());
+        sums.shallow.time = Nanos::new(sums.shallow.time.get() + shallow);
+        sums.shallow.exits += after.shallow_exits.saturating_sub(before.shallow_exits);
+        sums.deep_exits += after.deep_exits.saturating_sub(before.deep_exits);
+    }
+    let series = [(&mut sums.busy, busy), (&mut sums.active, 1.0 - all_idle)];
+    for (times, part) in series {
+        for (time, share) in times.iter_mut().zip(shares) {
+            let more = (length * part * share).round().to_u64().unwrap_or(0);
+            *time = Nanos::new(time.get() + more);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Machine;
+    use super::*;
+    use crate::topology::Cluster;
+    use crate::units::Capacity;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Two little CPUs with two OPPs, one big CPU with one.
+    fn reader(sys: &SysRoot) -> KernelActivity {
+        let cluster = |cpus, capacity| Cluster {
+            cpus,
+            threads: 1,
+            capacity: Capacity::new(capacity).unwrap(),
+            opps: None,
+            llc: 0,
+        };
+        let topology = Topology::synthetic(&[cluster(2, 512), cluster(1, 1024)]);
+        let opps = [vec![KHz::new(1000), KHz::new(2000)], vec![KHz::new(3000)]];
+        KernelActivity::new(sys, &topology, &opps)
+    }
+
+    /// Idle ticks of three CPUs, a third of them waiting for input or output.
+    fn stat(machine: &Machine, idle: [u64; 3]) {
+        let lines: Vec<String> = (idle.iter().enumerate())
+            .map(|(cpu, idle)| {
+                format!(
+                    "cpu{cpu} 5 0 5 {} {} 0 0 0 0 0\n",
+                    idle - idle / 3,
+                    idle / 3
+                )
+            })
+            .collect();
+        machine.file(
+            "proc/stat",
+            &format!("cpu  1 2 3 4 5 6 7\n{}intr 1 2\n", lines.concat()),
+        );
+    }
+
+    fn ms(time: Nanos) -> u64 {
+        time.get() / 1_000_000
+    }
+
+    #[test]
+    fn busy_is_what_is_not_idle_spread_as_the_clock_was() {
+        let machine = Machine::bare();
+        let clock = "sys/devices/system/cpu/cpu0/cpufreq/stats/time_in_state";
+        let mut reader = reader(&machine.sys());
+        stat(&machine, [300, 300, 300]);
+        machine.file(clock, "1000 100\n2000 100\n");
+        let first = reader.sample(Nanos::new(SECOND)).unwrap();
+        assert!(
+            first
+                .groups
+                .iter()
+                .all(|group| group.busy.iter().all(|busy| busy.get() == 0))
+        );
+        // 50 and 0 % busy, a quarter of the time at the higher OPP
+        stat(&machine, [350, 400, 400]);
+        machine.file(clock, "1000 175\n2000 125\n");
+        let second = reader.sample(Nanos::new(2 * SECOND)).unwrap();
+        let little = &second.groups[0];
+        assert_eq!([ms(little.busy[0]), ms(little.busy[1])], [375, 125]);
+        assert_eq!([ms(little.active[0]), ms(little.active[1])], [375, 125]);
+        // both half busy: some CPU is for three quarters of the time
+        stat(&machine, [400, 450, 400]);
+        machine.file(clock, "1000 275\n2000 125\n");
+        let third = reader.sample(Nanos::new(3 * SECOND)).unwrap();
+        assert_eq!(
+            [ms(third.groups[0].busy[0]), ms(third.groups[0].active[0])],
+            [1375, 1125]
+        );
+        assert_eq!(ms(third.groups[1].busy[0]), 1000);
+    }
+
+    #[test]
+    fn cpuidle_is_finer_than_ticks_and_knows_depths() {
+        let machine = Machine::bare();
+        let mut reader = reader(&machine.sys());
+        let state = |state: usize, time: u64, usage: u64| {
+            let directory = format!("sys/devices/system/cpu/cpu2/cpuidle/state{state}");
+            machine.file(&format!("{directory}/time"), &time.to_string());
+            machine.file(&format!("{directory}/usage"), &usage.to_string());
+        };
+        stat(&machine, [100, 100, 100]);
+        state(0, 1000, 1);
+        state(1, 5000, 2);
+        reader.sample(Nanos::new(SECOND)).unwrap();
+        state(0, 1400, 4);
+        state(1, 905_000, 12);
+        let big = reader
+            .sample(Nanos::new(2 * SECOND))
+            .unwrap()
+            .groups
+            .remove(1);
+        assert_eq!(big.busy[0], Nanos::new(SECOND - 900_400_000));
+        assert_eq!(
+            (big.shallow.time, big.shallow.exits),
+            (Nanos::new(400_000), 3)
+        );
+        assert_eq!(big.deep_exits, 10);
+    }
+
+    #[test]
+    fn a_clock_that_keeps_no_statistics_counts_as_it_stands() {
+        let machine = Machine::bare();
+        let mut reader = reader(&machine.sys());
+        machine.file(
+            "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq",
+            "1900\n",
+        );
+        stat(&machine, [0, 0, 0]);
+        reader.sample(Nanos::new(SECOND)).unwrap();
+        let little = reader
+            .sample(Nanos::new(2 * SECOND))
+            .unwrap()
+            .groups
+            .remove(0);
+        assert_eq!([ms(little.busy[0]), ms(little.busy[1])], [0, 2000]);
+    }
+
+    #[test]
+    fn a_cpu_that_came_or_went_counts_as_idle_and_counters_that_went_back_as_nothing() {
+        let machine = Machine::bare();
+        let mut reader = reader(&machine.sys());
+        machine.file("proc/stat", "cpu0 0 0 0 100 0 0\n");
+        reader.sample(Nanos::new(SECOND)).unwrap();
+        stat(&machine, [90, 0, 0]);
+        let activity = reader.sample(Nanos::new(2 * SECOND)).unwrap();
+        assert_eq!(ms(activity.groups[0].busy[1]), 1000);
+        assert_eq!(ms(activity.groups[1].busy[0]), 0);
+    }
+
+    #[test]
+    fn a_line_that_is_no_statistic_is_named() {
+        let machine = Machine::bare();
+        machine.file("proc/stat", "cpu  1 2 3 4 5\ncpu0 1 2 three\n");
+        let error = reader(&machine.sys())
+            .sample(Nanos::new(1))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("proc/stat:2") && error.contains("three"),
+            "{error}"
+        );
+    }
+}
