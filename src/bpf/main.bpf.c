@@ -138,7 +138,9 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		count(JOULE_MISFIT_UP);
 	}
 	insert_fair(p, group, group, enq_flags);
-	kick_for(p, tctx, now);
+	/* At its slice's end a task waits for its own CPU, which looks into the queue next. */
+	if (bigger < JOULE_MAX_GROUPS || !scx_bpf_task_running(p))
+		kick_for(p, tctx, now);
 }
 
 void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
