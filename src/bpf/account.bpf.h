@@ -21,17 +21,7 @@
 #ifndef __JOULE_ACCOUNT_BPF_H
 #define __JOULE_ACCOUNT_BPF_H
 
-struct task_ctx {
-	u64 util; /* UTIL_SHIFT fixed point, as of util_at */
-	u64 util_at;
-	u64 exec_at;	   /* p->se.sum_exec_runtime already charged to vtime */
-	u64 delivered_at;  /* its CPU's capacity integral as of util_at */
-	u64 waiting_since; /* 0: not waiting */
-	u32 est_cap;	   /* util_est */
-	u32 counted_cap;   /* need counted in the group while runnable */
-	u32 group;	   /* whose sums hold this task; JOULE_NO_GROUP for none */
-	u32 runnable;
-};
+#include "task.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);

@@ -70,10 +70,16 @@ static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
 	return bpf_map_lookup_elem(&cpu_ctxs, &cpu);
 }
 
-/* Capacity that the CPU delivers now, as the kernel sees its clock. */
+/*
+ * Capacity that the CPU delivers now, as the kernel sees its clock. Rounded:
+ * the kernel has rounded down before, and a slow OPP of a little CPU would lose
+ * one in forty.
+ */
 static __always_inline u32 capacity_now(s32 cpu)
 {
-	return group_capacity(group_of_cpu(cpu)) * scx_bpf_cpuperf_cur(cpu) / SCX_CPUPERF_ONE;
+	u32 full = group_capacity(group_of_cpu(cpu));
+
+	return (full * scx_bpf_cpuperf_cur(cpu) + SCX_CPUPERF_ONE / 2) / SCX_CPUPERF_ONE;
 }
 
 /* Notes the present clock of a CPU and returns its capacity integral at `now`. */

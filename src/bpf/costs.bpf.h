@@ -61,7 +61,7 @@ static __always_inline u64 table_generation(u32 slot)
 /* Makes a filled slot current: 0, or -EINVAL and everything stays as it was. */
 static int publish_table(const struct joule_publish *request, u64 now)
 {
-	u32 slot = request->slot, class;
+	u32 slot = request->slot, class, group;
 	struct joule_cost_table *table;
 
 	if (slot >= JOULE_STATIC_SLOT || slot == READ_ONCE(published_slot))
@@ -73,6 +73,13 @@ static int publish_table(const struct joule_publish *request, u64 now)
 		const struct joule_cost_row *row = MEMBER_VPTR(table->row, [class]);
 
 		if (!row || !row_is_sound(row))
+			return -EINVAL;
+	}
+	/* Without an OPP in its row a class would never be chosen. */
+	bpf_for (group, 0, topology.nr_groups) {
+		const struct joule_cost_row *row = costs_of_group(group, slot);
+
+		if (!row || !row->nr_opps)
 			return -EINVAL;
 	}
 	expires_at[slot & 1] = now + request->ttl_ns;

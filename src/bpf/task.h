@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What is kept of each task. A file of its own, so that tests can look at it
+ * from BPF programs of theirs.
+ */
+#ifndef __JOULE_TASK_H
+#define __JOULE_TASK_H
+
+struct task_ctx {
+	u64 util; /* UTIL_SHIFT fixed point, as of util_at */
+	u64 util_at;
+	u64 exec_at;	   /* p->se.sum_exec_runtime already charged to vtime */
+	u64 delivered_at;  /* its CPU's capacity integral as of util_at */
+	u64 waiting_since; /* 0: not waiting */
+	u32 est_cap;	   /* util_est */
+	u32 counted_cap;   /* need counted in the group while runnable */
+	u32 group;	   /* whose sums hold this task; JOULE_NO_GROUP for none */
+	u32 runnable;
+};
+
+#endif /* __JOULE_TASK_H */
