@@ -134,7 +134,15 @@ static void take_over(void)
 	hand.generation = table[hand.in_use].generation;
 }
 
-/* Fills a slot and asks for it, maybe by another generation: whether it was accepted. */
+static void fill(u32 slot, struct joule_cost_table *table)
+{
+	union bpf_attr update = {.map_fd = hand.tables, .key = (u64)&slot, .value = (u64)table};
+
+	if (bpf(BPF_MAP_UPDATE_ELEM, &update))
+		die("filling a slot");
+}
+
+/* Fills a free slot and asks for it, maybe by another generation: whether it was accepted. */
 static bool ask(u32 slot, struct joule_cost_table *table, u64 generation)
 {
 	struct joule_publish request = {
@@ -143,10 +151,9 @@ static bool ask(u32 slot, struct joule_cost_table *table, u64 generation)
 		.slot = slot,
 		.probe_class = JOULE_NO_CLASS,
 	};
-	union bpf_attr update = {.map_fd = hand.tables, .key = (u64)&slot, .value = (u64)table};
 
-	if (slot < JOULE_STATIC_SLOT && slot != hand.in_use && bpf(BPF_MAP_UPDATE_ELEM, &update))
-		die("filling a slot");
+	if (slot == 1 - hand.in_use)
+		fill(slot, table);
 	return run(hand.publish, &request, sizeof(request)) == 0;
 }
 
@@ -157,7 +164,7 @@ static struct joule_cost_table fresh_table(bool reversed)
 	u32 class, opp;
 
 	table.generation = ++hand.generation;
-	for (class = 0; reversed && class < JOULE_MAX_CLASSES; class++)
+	for (class = 0; reversed && class < JOULE_MAX_CLASSES; class ++)
 		for (opp = 0; opp < table.row[class].nr_opps; opp++) {
 			table.row[class].busy_uw[opp] >>= 4 * class;
 			table.row[class].shared_uw[opp] >>= 4 * class;
@@ -192,18 +199,19 @@ static u32 nr_classes(void)
 }
 
 /* Asks for a table with a fault, in the slot that is free. */
-#define REFUSE(name, fault)                                                              \
-	do {                                                                             \
-		struct joule_cost_table table = fresh_table(false);                      \
-		u64 generation = table.generation;                                       \
-		u32 slot = 1 - hand.in_use;                                              \
-											 \
-		fault;                                                                   \
-		printf("%s %s\n", name, ask(slot, &table, generation) ? "accepted" : "refused"); \
+#define REFUSE(name, fault)                                                                        \
+	do {                                                                                       \
+		struct joule_cost_table table = fresh_table(false);                                \
+		u64 generation = table.generation;                                                 \
+		u32 slot = 1 - hand.in_use;                                                        \
+                                                                                                   \
+		fault;                                                                             \
+		printf("%s %s\n", name, ask(slot, &table, generation) ? "accepted" : "refused");   \
 	} while (0)
 
 static void refuse(void)
 {
+	struct joule_cost_table none = {0};
 	u32 last = nr_classes() - 1, beyond = nr_classes();
 
 	publish(1, 0);
@@ -224,6 +232,7 @@ static void refuse(void)
 	/* Last: that it is still refused shows that the good table is still in use. */
 	REFUSE("slot-in-use", slot = hand.in_use; look_up(hand.tables, slot, &table);
 	       generation = table.generation);
+	fill(1 - hand.in_use, &none);
 }
 
 /* --- reading --- */
