@@ -191,11 +191,11 @@ static void publish(u32 count, u32 pause_us)
 
 static u32 nr_classes(void)
 {
-	u32 class = 0;
+	u32 known = 0;
 
-	while (class < JOULE_MAX_CLASSES && hand.prior.row[class].nr_opps)
-		class++;
-	return class;
+	while (known < JOULE_MAX_CLASSES && hand.prior.row[known].nr_opps)
+		known++;
+	return known;
 }
 
 /* Asks for a table with a fault, in the slot that is free. */
