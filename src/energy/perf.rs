@@ -221,6 +221,14 @@ impl Group {
             });
         }
         buffer.truncate(length);
+        let left = buffer.first_chunk().map(|word| u64::from_ne_bytes(*word));
+        if left.is_some_and(|left| usize::try_from(left).is_ok_and(|left| left < self.events.len()))
+        {
+            // Members were let go of, as when the PMU is unregistered: the leader counts for itself.
+            return Err(Error::Gone {
+                path: self.path.clone(),
+            });
+        }
         counts(&buffer, self.events.len()).ok_or_else(|| Error::Malformed {
             path: self.path.clone(),
             line: 1,
