@@ -1,6 +1,6 @@
 //! The command line, and nothing but the command line: no defaults that mean anything, no system.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped as asked or check passed; 1 the scheduler failed or was \
 ejected (the kernel's default scheduler is back); 2 wrong command line, profile or file; 3 this \
@@ -36,6 +36,7 @@ pub enum Command {
 
 /// Options of the scheduler itself.
 #[derive(Clone, Debug, Default, Args)]
+#[command(group = ArgGroup::new("printing").multiple(true))]
 pub struct RunArgs {
     /// battery, balanced (default), performance, or the path of a profile file.
     #[arg(short, long, value_name = "NAME|FILE")]
@@ -50,19 +51,19 @@ pub struct RunArgs {
     pub no_steer: bool,
 
     /// Schedule nothing: measure, fit and print what would be decided, every second or --stats SECS.
-    #[arg(long, conflicts_with_all = ["monitor", "no_steer", "slice_us", "exit_dump_len"])]
+    #[arg(long, group = "printing", conflicts_with_all = ["monitor", "no_steer", "slice_us", "exit_dump_len"])]
     pub dry_run: bool,
 
     /// Print statistics every SECS seconds while scheduling.
-    #[arg(long, value_name = "SECS", value_parser = interval)]
+    #[arg(long, value_name = "SECS", value_parser = interval, group = "printing")]
     pub stats: Option<f64>,
 
     /// Print the statistics of the scheduler that is already running; start nothing.
-    #[arg(long, value_name = "SECS", value_parser = interval, conflicts_with = "stats")]
+    #[arg(long, value_name = "SECS", value_parser = interval, group = "printing", conflicts_with = "stats")]
     pub monitor: Option<f64>,
 
-    /// With --stats or --monitor: one line of JSON at each interval, counters since the start.
-    #[arg(long)]
+    /// Print statistics in full as JSON, one object a line, counters since the start.
+    #[arg(long, requires = "printing")]
     pub json: bool,
 
     /// Explain every statistic.

@@ -77,6 +77,9 @@ pub struct Stats {
     #[stat(desc = "samples learnt from by the energy model")]
     pub samples: u64,
     /// See the description.
+    #[stat(desc = "readings of the energy meters that could not be trusted")]
+    pub meter_faults: u64,
+    /// See the description.
     #[stat(desc = "power measured over the last sample, W; below 0: unknown")]
     pub measured_w: f64,
     /// See the description.
@@ -111,6 +114,7 @@ impl Default for Stats {
             tables_refused: 0,
             tables_mixed: 0,
             samples: 0,
+            meter_faults: 0,
             measured_w: UNKNOWN,
             model_w: UNKNOWN,
             model_error_pct: UNKNOWN,
@@ -140,6 +144,7 @@ impl Stats {
             tables_refused: delta(self.tables_refused, earlier.tables_refused),
             tables_mixed: delta(self.tables_mixed, earlier.tables_mixed),
             samples: delta(self.samples, earlier.samples),
+            meter_faults: delta(self.meter_faults, earlier.meter_faults),
             ..self.clone()
         }
     }
