@@ -266,13 +266,11 @@ impl Event {
         mean: &DVector<f64>,
         meter: Meter,
     ) -> Vec<(usize, f64)> {
-        let at = |p: usize| mean.get(p).copied().unwrap_or(0.0).max(0.0);
         match self {
             Self::Base => vec![(meter.index(), amount)],
-            Self::Scale(k) => (terms.classes.get(k).into_iter())
-                .flat_map(|class| class.busy..class.end)
-                .map(|p| (p, amount * at(p)))
-                .collect(),
+            Self::Scale(k) => {
+                (terms.classes.get(k)).map_or_else(Vec::new, |class| scaled(class, mean, amount))
+            }
             Self::Leak(k) => (terms.classes.get(k).into_iter())
                 .flat_map(busy_range)
                 .map(|p| (p, amount))
@@ -291,6 +289,14 @@ impl Event {
         };
         (-largest..CREDIBLE * largest).contains(&amount)
     }
+}
+
+/// All power of a class times `amount`, as a direction of the parameters.
+pub(super) fn scaled(class: &ClassTerms, mean: &DVector<f64>, amount: f64) -> Vec<(usize, f64)> {
+    let at = |p: usize| mean.get(p).copied().unwrap_or(0.0).max(0.0);
+    (class.busy..class.end)
+        .map(|p| (p, amount * at(p)))
+        .collect()
 }
 
 fn busy_range(class: &ClassTerms) -> std::ops::Range<usize> {

@@ -67,7 +67,19 @@ pub struct Model {
     channels: [Channel; features::METERS],
     calibration: Option<Calibration>,
     publisher: Publisher,
+    /// Per class: how long it has been out of use, or since it was last doubted for that, s.
+    unused_s: Vec<f64>,
 }
+
+/// A class is in use when it is busy for this part of the time.
+const IN_USE: f64 = 0.05;
+/// What is known of a class that is out of use becomes doubtful: its power may have changed by this much
+/// (one standard deviation, relative) within [`AGEING_S`], and by √n times as much within n times that:
+/// two fifths in a minute. Temperature and firmware do that. The probes that follow are bounded by their
+/// budget, not by this.
+const AGEING: f64 = 0.16;
+/// Steps of ageing, s.
+const AGEING_S: f64 = 10.0;
 
 impl Model {
     /// A model that knows no more than `prior`.
@@ -83,6 +95,7 @@ impl Model {
         Ok(Self {
             channels: [Meter::Package, Meter::Cores, Meter::System].map(channel),
             filter,
+            unused_s: vec![0.0; terms.classes.len()],
             terms,
             calibration: (!belief.scaled).then(Calibration::default),
             publisher: Publisher::default(),
@@ -105,7 +118,36 @@ impl Model {
                 (_, verdict) => verdict,
             };
         }
+        self.age(observation);
         verdict
+    }
+
+    /// Doubts the power of classes out of use, up to the prior's doubt.
+    fn age(&mut self, observation: &Observation) {
+        let elapsed = features::float(observation.duration.get());
+        let mut directions = Vec::new();
+        let classes = self.terms.classes.iter().zip(&observation.classes);
+        for ((terms, activity), unused_s) in classes.zip(&mut self.unused_s) {
+            let busy: f64 = activity.busy.iter().map(|b| features::float(b.get())).sum();
+            if busy >= IN_USE * elapsed {
+                *unused_s = 0.0;
+                continue;
+            }
+            *unused_s += elapsed * 1e-9;
+            if *unused_s < AGEING_S {
+                continue;
+            }
+            let mut middle = Row::default();
+            middle.push(terms.busy + terms.opps / 2, 1.0);
+            if self.filter.variance_of(&middle) < self.filter.prior_variance_of(&middle) {
+                let amount = AGEING * (*unused_s / AGEING_S).sqrt();
+                directions.push(change::scaled(terms, self.filter.mean(), amount));
+            }
+            *unused_s = 0.0;
+        }
+        if !directions.is_empty() {
+            self.filter.open(&directions);
+        }
     }
 
     fn learn(&mut self, meter: Meter, row: Row, watts: f64, duration: Nanos) -> Outcome {

@@ -1,19 +1,31 @@
 //! Exploration: whether trying a class that seems dear could show that it is not, and how often to try.
 //!
-//! A class that is never used keeps its prior, so a wrong prior would confirm itself.
+//! A class that is never used keeps its prior, so a wrong prior would confirm itself; one that is used no
+//! more may have changed since.
+//!
+//! Probes come in bursts. What a row tells of a class grows with the square of the part of the work done
+//! there, what it costs only linearly: for a share of 1 %, half a second of all work in 50 s tells a
+//! hundred times more than every hundredth placement. It also shows the machine without the class in use,
+//! which tells that class's power from the base under a load that never rests.
 
 use super::cost::{ClassLoad, placement};
+use super::features::float;
 use super::{Model, fit};
 use crate::observation::Probe;
+use crate::units::Nanos;
 
 /// Part of the energy that probes may cost, by default.
 pub const DEFAULT_BUDGET: f64 = 0.005;
 /// Most of the placements that probes may take.
 pub const MAX_SHARE: f64 = 0.05;
+/// Length of a burst: two samples.
+const BURST_S: f64 = 0.5;
 /// A ranking stands when the other class is dearer by this many standard deviations (90 %, one-sided).
 const SURE: f64 = 1.28;
 /// Gains below this part of a placement's energy are not worth a probe.
 const WORTH: f64 = 0.03;
+/// Least relative price of a probe: what looks as cheap as the best still costs migrations.
+const CHEAPEST: f64 = 0.1;
 /// Task sizes whose ranking matters, capacity units.
 const SIZES: [f64; 6] = [16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
@@ -64,11 +76,50 @@ fn worst_doubt(model: &Model, loads: &[ClassLoad], util: f64) -> Option<Doubt> {
             Doubt {
                 class: *class,
                 gain: (SURE * sigma - (cost - best)) / scale,
-                price: (cost - best + sigma) / scale,
+                // What is expected, not feared: the first burst shows whether it is worse.
+                price: ((cost - best) / scale).max(CHEAPEST),
             }
         })
         .filter(|doubt| doubt.gain > WORTH && doubt.price.is_finite() && doubt.price > 0.0)
         .max_by(|a, b| a.gain.total_cmp(&b.gain))
+}
+
+/// Gathers what the budget allows for probes and spends it in bursts.
+#[derive(Clone, Copy, Debug)]
+pub struct Bursts {
+    /// Time that all placements may go to a probed class.
+    saved_s: f64,
+    probing: bool,
+}
+
+impl Default for Bursts {
+    /// Enough saved for the first burst: nothing is known yet.
+    fn default() -> Self {
+        Self {
+            saved_s: BURST_S,
+            probing: false,
+        }
+    }
+}
+
+impl Bursts {
+    /// What to probe from now on, after an observation of `elapsed`, when `wanted` is worth it on average.
+    pub fn next(&mut self, wanted: Option<Probe>, elapsed: Nanos) -> Option<Probe> {
+        let seconds = float(elapsed.get()) * 1e-9;
+        self.saved_s = match (self.probing, wanted) {
+            // What fell into an idle time cost nothing.
+            (true, _) => (self.saved_s - seconds).max(0.0),
+            (false, Some(probe)) => (self.saved_s + probe.share * seconds).min(BURST_S),
+            (false, None) => self.saved_s,
+        };
+        let enough = if self.probing { 0.0 } else { BURST_S };
+        let probe = wanted.filter(|_| self.saved_s > 0.0 && self.saved_s >= enough);
+        self.probing = probe.is_some();
+        probe.map(|probe| Probe {
+            share: 1.0,
+            ..probe
+        })
+    }
 }
 
 #[cfg(test)]
@@ -76,7 +127,7 @@ mod tests {
     use super::*;
     use crate::model::{ClassShape, OppShape, Prior, Shape};
     use crate::observation::{ClassActivity, Energy, Meters, Observation};
-    use crate::units::{Capacity, KHz, Microjoules, Microwatts, Nanos};
+    use crate::units::{Capacity, KHz, Microjoules, Microwatts};
 
     /// A little and a big class of one CPU each, the big one believed to be dearer by `factor`.
     fn model(factor: u64) -> Model {
@@ -110,13 +161,18 @@ mod tests {
 
     /// A second in which each class was busy for so many tenths, at 100 and 300 mW over 50 mW.
     fn observe(model: &mut Model, tenths: [u64; 2]) {
+        observe_at(model, tenths, 30_000);
+    }
+
+    /// The same with this energy of a tenth of the big class, µJ.
+    fn observe_at(model: &mut Model, tenths: [u64; 2], big_uj: u64) {
         let busy = tenths.map(|t| Nanos::new(t * 100_000_000));
         let class = |time| ClassActivity {
             active: vec![time],
             busy: vec![time],
             ..ClassActivity::default()
         };
-        let energy = 50_000 + 10_000 * tenths[0] + 30_000 * tenths[1];
+        let energy = 50_000 + 10_000 * tenths[0] + big_uj * tenths[1];
         model.update(&Observation {
             duration: Nanos::new(1_000_000_000),
             meters: Meters {
@@ -175,5 +231,42 @@ mod tests {
         loads[1].top = 1000.0;
         let probe = probe(&model(2), &loads, DEFAULT_BUDGET);
         assert!(probe.is_none_or(|probe| probe.class == 0), "{probe:?}");
+    }
+
+    #[test]
+    fn a_class_out_of_use_is_doubted_again_and_probed_again() {
+        let mut model = model(2);
+        for row in 0..200 {
+            observe_at(&mut model, [row % 7, (row / 2) % 5], 15_000);
+        }
+        assert_eq!(probe(&model, &loads(), DEFAULT_BUDGET), None);
+        let curve = |model: &Model| model.curve(1)[0].1;
+        let known = curve(&model);
+        let rows = (0..1200).find(|row| {
+            observe_at(&mut model, [row % 7, 0], 15_000);
+            probe(&model, &loads(), DEFAULT_BUDGET).is_some()
+        });
+        assert!(rows.is_some_and(|rows| rows > 10), "{rows:?}");
+        assert!(curve(&model).sigma_uw > 2.0 * known.sigma_uw);
+        assert!((curve(&model).uw / known.uw - 1.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn bursts_take_all_placements_and_on_average_what_was_allowed() {
+        let wanted = Some(Probe {
+            class: 1,
+            share: 0.01,
+        });
+        let quarter = Nanos::new(250_000_000);
+        let mut bursts = Bursts::default();
+        let probed: Vec<bool> = (0..4000)
+            .map(|_| bursts.next(wanted, quarter))
+            .inspect(|probe| assert!(probe.is_none_or(|probe| probe.share == 1.0)))
+            .map(|probe| probe.is_some())
+            .collect();
+        assert!(probed[0] && probed[1] && !probed[2], "the first at once");
+        let part = probed.iter().filter(|probed| **probed).count();
+        assert!((38..=44).contains(&part), "{part} of 4000");
+        assert!(Bursts::default().next(None, quarter).is_none());
     }
 }
