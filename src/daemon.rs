@@ -8,6 +8,7 @@
 mod control;
 pub mod dry_run;
 mod machine;
+mod meters;
 
 use crate::config::Config;
 use crate::energy::Moment;
@@ -93,7 +94,8 @@ fn session(
         select! {
             recv(stop) -> _ => break,
             recv(events) -> event => match event {
-                Ok(()) => pace.hasten(),
+                Ok(()) if control.has_meter() => pace.hasten(),
+                Ok(()) => {}
                 Err(_) => break,
             },
             recv(due) -> _ => turn(&mut scheduler, &mut control, &mut pace)?,
@@ -113,10 +115,8 @@ fn session(
 fn turn(scheduler: &mut Scheduler, control: &mut Control, pace: &mut Pace) -> Result<()> {
     let activity = scheduler.sample()?;
     let decision = control.turn(activity, pace.moment());
-    let ttl = pace.next();
-    if let Some(decision) = decision
-        && let Err(error) = scheduler.publish(&decision.table, decision.probe, ttl)
-    {
+    let ttl = pace.next(control);
+    if let Err(error) = scheduler.publish(&decision.table, decision.probe, ttl) {
         warn!("{error:#}");
     }
     Ok(())
@@ -128,23 +128,16 @@ struct Pace {
     last: Instant,
     /// `None` without a meter.
     due: Option<Instant>,
-    longest: Duration,
     asleep: Duration,
 }
 
 impl Pace {
     fn new(control: &Control) -> Self {
         let now = Instant::now();
-        let safe = control
-            .longest_pause()
-            .map(|pause| Duration::from_nanos(pause.get()) / 2);
         Self {
             started: now,
             last: now,
             due: control.has_meter().then_some(now),
-            longest: safe.map_or(LONGEST_PAUSE, |safe| {
-                safe.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
-            }),
             asleep: asleep(),
         }
     }
@@ -167,10 +160,13 @@ impl Pace {
     }
 
     /// Plans the next turn; returns how long what is published now shall live.
-    fn next(&mut self) -> Nanos {
+    fn next(&mut self, control: &Control) -> Nanos {
+        let longest = control.longest_pause().map_or(LONGEST_PAUSE, |safe| {
+            (Duration::from_nanos(safe.get()) / 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+        });
         self.last = Instant::now();
-        self.due = self.due.map(|_| self.last + self.longest);
-        let ttl = SHORTEST_TTL.max(4 * self.longest);
+        self.due = self.due.map(|_| self.last + longest);
+        let ttl = SHORTEST_TTL.max(4 * longest);
         Nanos::new(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX))
     }
 }

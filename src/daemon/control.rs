@@ -4,23 +4,20 @@
 //! go, is the daemon's business.
 
 use super::machine::{prior_of, shape_of};
-use crate::energy::select::Purpose;
-use crate::energy::source::total;
-use crate::energy::{self, Domain, EnergySource, Moment, Reading};
-use crate::error::Error;
+use super::meters::{MeterSet, Taken};
+use crate::energy::Moment;
 use crate::model::cost::ClassLoad;
-use crate::model::steer::{DEFAULT_BUDGET, probe};
+use crate::model::steer::{Bursts, DEFAULT_BUDGET, probe};
 use crate::model::{ClassShape, Model, Shape, Verdict};
 use crate::observation::{
-    Activity, ClassActivity, CostTable, Energy, GroupActivity, IdleActivity, Meters, Observation,
-    Probe,
+    Activity, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation, Probe,
 };
 use crate::stats::{ClassStats, Stats, UNKNOWN};
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
 use crate::units::{KHz, Nanos};
 use anyhow::{Context, Result};
-use log::{debug, info, warn};
+use log::{debug, info, trace};
 use num_traits::ToPrimitive;
 
 /// Weight of the newest sample in the shown model error.
@@ -33,20 +30,21 @@ pub struct Decision {
     pub table: CostTable,
     /// What to spend on learning.
     pub probe: Option<Probe>,
-    /// What the classes had to do.
-    pub loads: Vec<ClassLoad>,
 }
 
 /// The meters and the model of one machine.
 pub struct Control {
-    sys: SysRoot,
     /// Class of each group, and CPUs of each class.
     group_class: Vec<usize>,
     class_cpus: Vec<u64>,
     shape: Shape,
     model: Model,
-    meters: Vec<Box<dyn EnergySource>>,
-    earlier: Option<Activity>,
+    bursts: Bursts,
+    meters: MeterSet,
+    /// Where the next observation begins.
+    earlier: Option<(Nanos, Activity)>,
+    /// What the classes had to do in the last observation; empty before the first.
+    loads: Vec<ClassLoad>,
     view: View,
 }
 
@@ -68,9 +66,9 @@ impl Control {
     pub fn new(sys: &SysRoot, topology: &Topology) -> Result<Self> {
         let shape = shape_of(topology);
         let prior = prior_of(sys, topology, &shape);
+        trace!("{shape:?} {prior:?}");
         let model = Model::new(shape.clone(), &prior).context("starting the energy model")?;
         Ok(Self {
-            sys: sys.clone(),
             group_class: topology.groups.iter().map(|group| group.class).collect(),
             class_cpus: shape
                 .classes
@@ -79,8 +77,10 @@ impl Control {
                 .collect(),
             shape,
             model,
-            meters: open_meters(sys),
+            bursts: Bursts::default(),
+            meters: MeterSet::open(sys),
             earlier: None,
+            loads: Vec::new(),
             view: View {
                 samples: 0,
                 measured_w: UNKNOWN,
@@ -98,10 +98,7 @@ impl Control {
 
     /// The longest time between two turns at which no counter wraps unnoticed.
     pub fn longest_pause(&self) -> Option<Nanos> {
-        self.meters
-            .iter()
-            .filter_map(|meter| meter.longest_safe_period())
-            .min()
+        self.meters.longest_pause()
     }
 
     /// Frequencies of the OPPs of each class.
@@ -115,34 +112,54 @@ impl Control {
         self.model.cost_table()
     }
 
-    /// Learns from what happened since the turn before; `None` when nothing was learnt.
-    pub fn turn(&mut self, activity: Activity, now: Moment) -> Option<Decision> {
-        let meters = self.read_meters(now);
-        let earlier = self.earlier.replace(activity.clone())?;
-        if now.resumed {
-            return None;
-        }
-        let observation = self.observe(&earlier, &activity, meters?)?;
-        let expected = self.model.predict(&observation).ok();
-        let verdict = self.model.update(&observation);
-        match &verdict {
+    /// What the classes had to do in the last observation; empty before the first.
+    pub fn loads(&self) -> &[ClassLoad] {
+        &self.loads
+    }
+
+    /// Learns from what happened since the last reading of the meters, and decides. Where there was
+    /// nothing to learn from, what is known already goes on deciding.
+    pub fn turn(&mut self, activity: Activity, now: Moment) -> Decision {
+        let observation = self.take(activity, now);
+        let probe = observation.and_then(|observation| self.learn(&observation));
+        let table = self.model.cost_table();
+        self.view.generation = table.generation;
+        Decision { table, probe }
+    }
+
+    /// What happened between the last sound reading and now.
+    fn take(&mut self, activity: Activity, now: Moment) -> Option<Observation> {
+        let since = self.earlier.as_ref().map(|(at, _)| *at);
+        let meters = match self.meters.read(now, since) {
+            Taken::Pending if since.is_some() && !now.resumed => return None,
+            Taken::Sound(meters) => Some(meters),
+            Taken::Pending | Taken::Lost => None,
+        };
+        let (_, earlier) = self.earlier.replace((now.at, activity.clone()))?;
+        let meters = meters.filter(|_| !now.resumed)?;
+        self.observe(&earlier, &activity, meters)
+    }
+
+    /// Teaches the model; returns what to try next.
+    fn learn(&mut self, observation: &Observation) -> Option<Probe> {
+        trace!("{}", serde_json::to_string(observation).unwrap_or_default());
+        let expected = self.model.predict(observation).ok();
+        match self.model.update(observation) {
             Verdict::Rejected(reason) => {
                 debug!("sample refused: {reason}");
                 return None;
             }
-            Verdict::Changed(change) => info!("the machine's power changed: {change:?}"),
-            _ => {}
+            Verdict::Changed(change) => {
+                info!("the machine's power changed: {change:?}");
+                self.view.samples += 1;
+            }
+            Verdict::Accepted => self.view.samples += 1,
+            Verdict::Held | Verdict::Foreign => {}
         }
-        self.note(&observation, expected.map(|expected| expected.uw / 1e6));
-        let table = self.model.cost_table();
-        self.view.generation = table.generation;
-        let loads = self.loads(&observation);
-        let probe = probe(&self.model, &loads, DEFAULT_BUDGET);
-        Some(Decision {
-            table,
-            probe,
-            loads,
-        })
+        self.note(observation, expected.map(|expected| expected.uw / 1e6));
+        self.loads = self.loads_of(observation);
+        let wanted = probe(&self.model, &self.loads, DEFAULT_BUDGET);
+        self.bursts.next(wanted, observation.duration)
     }
 
     /// Adds the loop's view of the machine to the scheduler's counters.
@@ -150,6 +167,7 @@ impl Control {
         let confidence = self.model.confidence();
         let classes = confidence.len().max(1).to_f64().unwrap_or(1.0);
         stats.samples = self.view.samples;
+        stats.meter_faults = self.meters.faults();
         stats.measured_w = self.view.measured_w;
         stats.model_w = self.view.model_w;
         stats.model_error_pct = self.view.error_pct;
@@ -167,31 +185,6 @@ impl Control {
             };
             stats.classes.insert(class, class_stats);
         }
-    }
-
-    /// Energy since the turn before; `None` when no meter gave a sound difference.
-    fn read_meters(&mut self, now: Moment) -> Option<Meters> {
-        let mut readings: Vec<Reading> = Vec::new();
-        for meter in &mut self.meters {
-            match meter.sample(now) {
-                Ok(more) => readings.extend(more),
-                Err(Error::Gone { .. }) => {
-                    info!("an energy counter has gone: looking again");
-                    self.meters = open_meters(&self.sys);
-                    return None;
-                }
-                Err(error) => debug!("no reading: {error}"),
-            }
-        }
-        let energy = |domain| total(&readings, &domain).map(Energy::measured);
-        let meters = Meters {
-            package: energy(Domain::Package),
-            cores: energy(Domain::Cores),
-            gpu: energy(Domain::Gpu),
-            system: energy(Domain::Platform),
-        };
-        let any = meters.package.or(meters.cores).or(meters.system).is_some();
-        any.then_some(meters)
     }
 
     /// What happened between two readings of the groups.
@@ -232,7 +225,6 @@ impl Control {
         let seconds = observation.duration.get().to_f64().unwrap_or(f64::NAN) / 1e9;
         let joules = measured.and_then(|energy| energy.amount.get().to_f64());
         let view = &mut self.view;
-        view.samples += 1;
         view.measured_w = joules.map_or(UNKNOWN, |uj| uj / 1e6 / seconds);
         view.model_w = expected_w.unwrap_or(UNKNOWN);
         if view.measured_w > 0.0 && view.model_w >= 0.0 {
@@ -245,7 +237,7 @@ impl Control {
     }
 
     /// The classes' loads over an observation.
-    fn loads(&self, observation: &Observation) -> Vec<ClassLoad> {
+    fn loads_of(&self, observation: &Observation) -> Vec<ClassLoad> {
         let duration = observation.duration.get().to_f64().unwrap_or(f64::NAN);
         let load = |(activity, shape): (&ClassActivity, &ClassShape)| ClassLoad {
             cpus: shape.cpus,
@@ -287,28 +279,4 @@ fn add_group(class: &mut ClassActivity, from: &GroupActivity, to: &GroupActivity
     let wakes = to.wakes.checked_sub(from.wakes)?;
     class.cluster_wakes = class.cluster_wakes.map(|sum| sum + wakes);
     Some(())
-}
-
-/// Readers of the best meters; empty when the machine has none.
-fn open_meters(sys: &SysRoot) -> Vec<Box<dyn EnergySource>> {
-    let facts = energy::probe(sys);
-    let Some(chosen) = energy::select(&facts).chosen else {
-        return Vec::new();
-    };
-    let wanted = [
-        (chosen.package, Purpose::Package),
-        (
-            chosen.cores.filter(|&cores| Some(cores) != chosen.package),
-            Purpose::Cores,
-        ),
-    ];
-    let mut meters = Vec::new();
-    for (source, purpose) in wanted {
-        let Some(source) = source else { continue };
-        match energy::open(sys, &facts, source, purpose) {
-            Ok(opened) => meters.extend(opened),
-            Err(error) => warn!("{source} cannot be used: {error}"),
-        }
-    }
-    meters
 }

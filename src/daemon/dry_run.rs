@@ -2,11 +2,11 @@
 //! anybody (`--dry-run`). Needs an energy counter, but neither sched_ext nor the scheduler's place.
 
 use super::asleep;
-use super::control::{Control, Decision};
+use super::control::Control;
 use crate::config::Config;
 use crate::energy::Moment;
 use crate::energy::activity::KernelActivity;
-use crate::model::cost::marginal_cost;
+use crate::model::cost::{ClassLoad, marginal_cost};
 use crate::observation::CostTable;
 use crate::stats::{Format, Stats};
 use crate::sysroot::SysRoot;
@@ -65,10 +65,10 @@ fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> 
         match config.stats_format {
             Format::Json => writeln!(out, "{}", serde_json::to_string(&stats)?)?,
             Format::Text => {
-                let choice = decision.map_or_else(
-                    || "nothing to learn from yet".to_owned(),
-                    |decision| choice(&decision, &prior),
-                );
+                let choice = match control.loads() {
+                    [] => "nothing to learn from yet".to_owned(),
+                    loads => choice(&decision.table, loads, &prior),
+                };
                 writeln!(out, "{} | {choice}", stats.power())?;
             }
         }
@@ -76,20 +76,15 @@ fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> 
 }
 
 /// Where one more task would go by what has been learnt, and where by the prior.
-fn choice(decision: &Decision, prior: &CostTable) -> String {
+fn choice(learnt: &CostTable, loads: &[ClassLoad], prior: &CostTable) -> String {
     let prices = |table: &CostTable| -> Vec<(usize, f64)> {
         let classes = 0..table.classes.len();
-        let price = |class| {
-            Some((
-                class,
-                marginal_cost(table, &decision.loads, class, TASK_CAP)?,
-            ))
-        };
+        let price = |class| Some((class, marginal_cost(table, loads, class, TASK_CAP)?));
         let mut prices: Vec<_> = classes.filter_map(price).collect();
         prices.sort_by(|(_, one), (_, other)| one.total_cmp(other));
         prices
     };
-    let learnt = prices(&decision.table);
+    let learnt = prices(learnt);
     let shown: Vec<String> = (learnt.iter())
         .map(|(class, nj)| format!("class {class} ({:.3} mJ)", nj / 1e6))
         .collect();
