@@ -1,0 +1,430 @@
+//! The loop from the energy meters to the placements: it closes, it survives its meters and its daemon.
+//!
+//! What is cheapest is not assumed: it is measured with the load pinned to each cluster. Where the load
+//! runs is the virtual SoC's account, not the scheduler's.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
+
+mod common;
+
+use common::{joule_load, lab, scheduler, section, succeed};
+use lab::catalogue;
+use lab::guest::{Guest, Outcome};
+use lab::machine::Machine;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Two periodic tasks that come and go, so that power with them and without them is seen; together 5 to
+/// 20 % of a big CPU, so that they fit the middle and the big cluster alike.
+const LOAD: &str = r#"{
+    "global": { "duration": 1000 },
+    "tasks": {
+        "load12": { "jitter_pct": 20, "phases": {
+            "on": { "loop": 30, "load_pct": 12, "timer": { "ref": "frame", "period": 100000 } },
+            "off": { "sleep": 2000000 } } },
+        "load8": { "jitter_pct": 20, "phases": {
+            "on": { "loop": 20, "load_pct": 8, "timer": { "ref": "frame", "period": 80000 } },
+            "off": { "sleep": 1300000 } } }
+    }
+}"#;
+
+/// Shell functions of all scripts. `$capacities` is awk text: capacity by cluster and frequency.
+const HEAD: &str = r#"
+vsoc=/sys/kernel/debug/vsoc
+say() { name=$1; shift; { echo "== $name"; "$@"; } >> $RESULTS; }
+fail() { echo "$1"; cat /tmp/log; exit 1; }
+control() { echo "$*" > $vsoc/control || fail "control $*"; }
+state() { cat /sys/kernel/sched_ext/state; }
+await() {
+    for _ in $(seq 1200); do
+        [ "$(state)" = $1 ] && return
+        sleep 0.05
+    done
+    fail "sched_ext is $(state), not $1"
+}
+start() { : > /tmp/log; scx_joule "$@" >> /tmp/log 2>&1 & pid=$!; await enabled; }
+stop() { kill -INT $pid; wait $pid || fail "ended with exit code $?"; await disabled; }
+load() { joule-load run /lab/load.json --seed 1 > /dev/null & load=$!; sleep 2; }
+unload() { kill -INT $load; wait $load; }
+stats() { scx_joule --monitor 0.1 --json 2> /dev/null | head -n 1; }
+pinned() { taskset -c $1 joule-load run /lab/load.json --seed 1 --duration 6 --meter $vsoc/energy_uj --json; }
+# appends a line: time in s, energy in uJ, and the load's work so far on each cluster
+look() {
+    [ -e /tmp/now ] && cp /tmp/now /tmp/then
+    awk -v at=$(cut -d' ' -f1 /proc/uptime) -v energy=$(cat $vsoc/energy_uj) "BEGIN { $capacities }"'
+        $1 == "task" { ours = $4 ~ /^load[0-9]/ }
+        $1 == "in" && ours { for (i = 5; i < NF; i += 2) work[$2] += $(i + 1) * capacity[$2, $i] / 1e6 }
+        END { printf "%s %s", at, energy; for (name in work) printf " %s %d", name, work[name]; print "" }
+    ' $vsoc/tasks > /tmp/now
+    cat /tmp/now >> $RESULTS
+}
+# percentage of the work between the last two looks that was done in cluster $1
+share() {
+    awk -v name=$1 '
+        { for (i = 3; i < NF; i += 2) done[$i] += (FNR == NR ? -1 : 1) * $(i + 1) }
+        END { for (i in done) all += done[i]; printf "%d", all ? 100 * done[name] / all : 0 }
+    ' /tmp/then /tmp/now
+}
+# section $1: looks every 4 s until cluster $2 did 80 % of the work twice running, for 120 s at most
+until_in() {
+    echo "== $1" >> $RESULTS
+    look
+    reached=0
+    for _ in $(seq 30); do
+        sleep 4; look
+        [ $(share $2) -ge 80 ] && reached=$((reached + 1)) || reached=0
+        [ $reached = 2 ] && break
+    done
+    say "$1 stats" stats
+}
+for file in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do echo schedutil > $file; done
+"#;
+
+fn phone() -> Machine {
+    catalogue::machine("phone-3c-gs101").unwrap()
+}
+
+fn guest(name: &str, script: &str) -> Guest<'static> {
+    let machine = phone();
+    let capacities: String = machine
+        .clusters
+        .iter()
+        .flat_map(|cluster| cluster.opps.iter().map(move |opp| (&cluster.name, opp)))
+        .map(|(name, opp)| format!(r#"capacity[\"{name}\", {}] = {};"#, opp.khz, opp.capacity))
+        .collect();
+    lab()
+        .machine(&format!("loop-{name}"), &machine)
+        .program(scheduler())
+        .program(joule_load())
+        .text("/lab/load.json", LOAD)
+        .time_limit(Duration::from_secs(600))
+        .script(&format!("capacities=\"{capacities}\"\n{HEAD}{script}"))
+}
+
+/// Time and energy between two looks, and the load's work on each cluster.
+#[derive(Debug)]
+struct Window {
+    seconds: f64,
+    energy_uj: f64,
+    work: Vec<(String, f64)>,
+}
+
+impl Window {
+    fn share(&self, cluster: &str) -> f64 {
+        let all: f64 = self.work.iter().map(|(_, work)| work).sum();
+        let there = self.work.iter().find(|(name, _)| name == cluster);
+        there.map_or(0.0, |(_, work)| work / all)
+    }
+}
+
+/// The windows between the looks of a section.
+fn windows(run: &Outcome, name: &str) -> Vec<Window> {
+    let number = |text: &str| text.parse::<f64>().unwrap();
+    let looks: Vec<Vec<&str>> = section(&run.results, name)
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    let work = |look: &[&str], cluster: &str| {
+        let at = look.iter().position(|word| *word == cluster);
+        at.map_or(0.0, |at| number(look[at + 1]))
+    };
+    looks
+        .windows(2)
+        .map(|pair| Window {
+            seconds: number(pair[1][0]) - number(pair[0][0]),
+            energy_uj: number(pair[1][1]) - number(pair[0][1]),
+            work: pair[1][2..]
+                .chunks(2)
+                .map(|pair_of| {
+                    let cluster = pair_of[0];
+                    let done = work(&pair[1], cluster) - work(&pair[0], cluster);
+                    (cluster.to_owned(), done)
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+fn json(run: &Outcome, name: &str) -> Value {
+    serde_json::from_str(section(&run.results, name).trim()).unwrap()
+}
+
+/// Energy of the load pinned to one cluster, per unit of its work.
+fn work_uj(run: &Outcome, name: &str) -> f64 {
+    let report = json(run, name);
+    report["energy_uj"].as_f64().unwrap() / report["total"]["work_us"].as_f64().unwrap()
+}
+
+/// Whether the load went to where it is cheaper within two minutes of section `name`. `cheap` and `dear`
+/// are sections of the load pinned to there and to where it was.
+fn moved(run: &Outcome, name: &str, to: &str, cheap: &str, dear: &str) {
+    let (there, here) = (work_uj(run, cheap), work_uj(run, dear));
+    assert!(
+        there < 0.9 * here,
+        "{name}: no better place: {there} and {here} uJ"
+    );
+    let windows = windows(run, name);
+    let seconds: f64 = windows.iter().map(|window| window.seconds).sum();
+    let shares: Vec<_> = windows.iter().map(|window| window.share(to)).collect();
+    eprintln!("{name}: {there:.3} instead of {here:.3} uJ; {seconds:.0} s to '{to}': {shares:.2?}");
+    let reached = shares.iter().rev().take(2).all(|share| *share > 0.75);
+    assert!(
+        reached && seconds < 125.0,
+        "{name}: {seconds} s: {shares:.2?}"
+    );
+}
+
+/// Whether probes cost less than 1 % of the energy of these sections, of which the last's statistics
+/// count since the start: as many placements as were probes, each with its part of the work, taken to cost
+/// `extra` uJ more for a unit of work than in the best place.
+fn probes_were_cheap(run: &Outcome, sections: &[&str], extra: f64) {
+    let windows: Vec<_> = sections
+        .iter()
+        .flat_map(|name| windows(run, name))
+        .collect();
+    let energy: f64 = windows.iter().map(|window| window.energy_uj).sum();
+    let work: f64 = windows
+        .iter()
+        .flat_map(|window| &window.work)
+        .map(|(_, work)| work)
+        .sum();
+    let stats = json(run, &format!("{} stats", sections.last().unwrap()));
+    let [probes, placed] = ["probes", "placed_idle"].map(|name| stats[name].as_f64().unwrap());
+    let part = probes / placed * work * extra / energy;
+    eprintln!(
+        "{probes} probes of {placed} placements cost {:.2} %",
+        100.0 * part
+    );
+    assert!(part < 0.01, "{sections:?}: probes cost {part}");
+}
+
+#[test]
+fn placements_follow_when_a_cluster_becomes_dear_or_cheap() {
+    let run = succeed(&guest(
+        "drift",
+        r#"
+        say mid pinned 4,5; say big pinned 6,7
+        control scale mid 2000; say mid-doubled pinned 4,5
+        control scale mid 667; say mid-cheap pinned 4,5; control scale mid 1000
+        control scale big 333; say big-cheap pinned 6,7; control scale big 1000
+        start; load
+        until_in began mid
+        control scale mid 2000; until_in dear big
+        control scale mid 667; until_in cheap mid
+        control scale big 333; until_in cheaper big
+        unload; stop; say log cat /tmp/log; say dmesg dmesg"#,
+    ));
+    eprintln!("{}", section(&run.results, "log"));
+    moved(&run, "began", "mid", "mid", "big");
+    moved(&run, "dear", "big", "big", "mid-doubled");
+    moved(&run, "cheap", "mid", "mid-cheap", "big");
+    moved(&run, "cheaper", "big", "big-cheap", "mid-cheap");
+    let most = work_uj(&run, "big") - work_uj(&run, "mid-cheap");
+    probes_were_cheap(&run, &["began", "dear", "cheap", "cheaper"], most);
+}
+
+#[test]
+fn placements_leave_what_the_kernels_energy_model_wrongly_recommends() {
+    let run = succeed(&guest(
+        "misled",
+        r#"
+        say mid pinned 4,5; say big pinned 6,7
+        control em mid 2000
+        start --no-steer; load; echo "== dear prior" >> $RESULTS; look; sleep 4; look; unload; stop; say no-steer cat /tmp/log
+        start; load; until_in dear mid; unload; stop; say dear-log cat /tmp/log
+        control em mid 1000; control em big 500
+        start; load; until_in cheap mid; unload; stop; say cheap-log cat /tmp/log"#,
+    ));
+    let misled = windows(&run, "dear prior");
+    assert!(misled[0].share("big") > 0.9, "{misled:?}");
+    let most = work_uj(&run, "big") - work_uj(&run, "mid");
+    for name in ["dear", "cheap"] {
+        moved(&run, name, "mid", "mid", "big");
+        // Probes of the place that the prior shuns pay off at once. The others are in what is done elsewhere.
+        let windows = windows(&run, name);
+        let elsewhere = windows.iter().flat_map(|window| &window.work);
+        let elsewhere = elsewhere.filter(|(cluster, _)| cluster != "mid");
+        let elsewhere: f64 = elsewhere.map(|(_, work)| work).sum();
+        let energy: f64 = windows.iter().map(|window| window.energy_uj).sum();
+        let part = elsewhere * most / energy;
+        eprintln!("{name}: work elsewhere cost {:.2} %", 100.0 * part);
+        assert!(part < 0.01, "{name}: work elsewhere cost {part}");
+    }
+}
+
+/// What the statistics say a class draws at each OPP, W.
+fn curve(stats: &Value, class: usize) -> Vec<f64> {
+    let watts = stats["classes"][class.to_string()]["watts"]
+        .as_array()
+        .unwrap();
+    watts.iter().map(|watts| watts.as_f64().unwrap()).collect()
+}
+
+/// Middle cluster, the OPPs that the load uses: largest relative error of the fitted power of its first
+/// busy CPU.
+fn curve_error(stats: &Value) -> f64 {
+    let machine = phone();
+    let mid = &machine.clusters[1];
+    let idle = mid.deep.uw + mid.sleep.uw;
+    let right = mid
+        .opps
+        .iter()
+        .map(|opp| f64::from(opp.busy_uw + opp.shared_uw - idle) / 1e6);
+    let used = right.zip(curve(stats, 1)).take(6).skip(1);
+    used.map(|(right, fitted)| (fitted / right - 1.0).abs())
+        .fold(0.0, f64::max)
+}
+
+/// Energy per unit of work over a section.
+fn price(run: &Outcome, name: &str) -> f64 {
+    let windows = windows(run, name);
+    let work: f64 = windows
+        .iter()
+        .flat_map(|window| &window.work)
+        .map(|(_, work)| work)
+        .sum();
+    windows.iter().map(|window| window.energy_uj).sum::<f64>() / work
+}
+
+/// What the scheduler said between two marks of the guest.
+fn said<'a>(run: &'a Outcome, name: &str) -> &'a str {
+    let log = section(&run.results, "log");
+    let (_, rest) = log.split_once(&format!("-- {name}\n")).unwrap();
+    rest.split_once("-- ").map_or(rest, |(part, _)| part)
+}
+
+#[test]
+fn a_meter_that_fails_is_named_and_neither_spoils_the_costs_nor_ends_the_learning() {
+    let run = succeed(&guest(
+        "faults",
+        r#"
+        # section $1: what happens under the load in $2 s
+        during() {
+            echo "== $1" >> $RESULTS; echo "-- $1" >> /tmp/log
+            look; sleep $2; look
+            say "$1 stats" stats
+            [ "$(state)" = enabled ] || fail "$1: ejected"
+        }
+        start; load; sleep 10
+        during sound 14
+        control step pmu 1000000000000; during jump 5
+        control step pmu 2000000; during small-jump 5
+        control back pmu 100000000000; during back 5
+        control freeze pmu 1; during frozen 24
+        control fail powercap 1; during failing 16
+        control fail powercap 0; control withhold pmu; control freeze pmu 0; during withheld 16
+        control withhold powercap; during none 8
+        control offer pmu; during offered 16
+        during after 14
+        unload; stop; say log cat /tmp/log; say dmesg dmesg"#,
+    ));
+    eprintln!("{}", section(&run.results, "log"));
+    let stats = |name: &str| json(&run, &format!("{name} stats"));
+    let (sound, after) = (stats("sound"), stats("after"));
+    for (name, words) in [
+        ("jump", "jumped by 10000"),
+        ("back", "went back by"),
+        ("frozen", "has stood still for 10 s"),
+        ("frozen", "measuring energy with powercap (perf power: "),
+        ("failing", "intel-rapl:0/energy_uj"),
+        ("failing", "measuring energy with perf power"),
+        ("withheld", "measuring energy with powercap (perf power: "),
+        ("withheld", "the device has gone"),
+        ("none", "no energy meter is left"),
+        (
+            "offered",
+            "measuring energy with perf power (it is there again)",
+        ),
+    ] {
+        let said = said(&run, name);
+        assert!(
+            said.contains(words),
+            "{name}: not a word of '{words}': {said}"
+        );
+    }
+    for name in [
+        "jump",
+        "small-jump",
+        "back",
+        "frozen",
+        "failing",
+        "withheld",
+        "offered",
+        "after",
+    ] {
+        let stats = stats(name);
+        let error = curve_error(&stats);
+        eprintln!(
+            "{name}: curve {:.0} % off, {:.1} uJ per work, {} faults, {} samples",
+            100.0 * error,
+            price(&run, name) * 1e3,
+            stats["meter_faults"],
+            stats["samples"]
+        );
+        assert!(error < 0.3, "{name}: {error}: {stats}");
+        assert_eq!(stats["tables_refused"], 0, "{name}");
+        assert_eq!(stats["tables_mixed"], 0, "{name}");
+    }
+    let learnt = |stats: &Value| stats["samples"].as_u64().unwrap();
+    assert_eq!(learnt(&stats("none")), learnt(&stats("withheld")));
+    assert!(learnt(&after) > learnt(&stats("none")) + 40, "{after}");
+    eprintln!("sound: {sound}\nafter: {after}");
+    let (before, after) = (price(&run, "sound"), price(&run, "after"));
+    assert!(after < 1.05 * before, "{before} and {after} uJ per work");
+    let dmesg = section(&run.results, "dmesg");
+    assert!(!dmesg.contains("WARNING:"), "{dmesg}");
+}
+
+/// A scheduler's counter, summed over CPUs, from bpftool's dump.
+fn counter(run: &Outcome, name: &str, index: usize) -> u64 {
+    let dump = json(run, name);
+    let values = dump[0]["formatted"]["values"].as_array().unwrap();
+    let of_cpu = |value: &Value| value["value"]["value"][index].as_u64().unwrap();
+    values.iter().map(of_cpu).sum()
+}
+
+#[test]
+fn costs_of_a_daemon_that_stopped_expire_and_come_back_with_it_and_a_wrap_is_bridged() {
+    let run = succeed(
+        &guest(
+            "stopped",
+            r#"
+        during() { echo "== $1" >> $RESULTS; look; sleep $2; look; }
+        counters() { bpftool -j map dump name counters; }
+        # The Energy Model recommends the big cluster, measurements the middle one. The counter's range is
+        # short, so the daemon reads often and its costs live for 10 s; it wraps within the test.
+        control em mid 2000
+        control withhold pmu
+        control wrap powercap 2000000000
+        control step powercap $((2000000000 - 2500000 - $(cat /sys/class/powercap/intel-rapl:0/energy_uj)))
+        say value-before cat /sys/class/powercap/intel-rapl:0/energy_uj
+        start; load; sleep 8
+        during steered 12; say "steered stats" stats
+        say value-after cat /sys/class/powercap/intel-rapl:0/energy_uj
+        kill -STOP $pid; sleep 12
+        say stopped-1 counters; during stopped 8; say stopped-2 counters
+        kill -CONT $pid; sleep 4
+        say continued-1 counters; during continued 12; say continued-2 counters
+        say "continued stats" stats
+        unload; stop; say log cat /tmp/log"#,
+        )
+        .program("bpftool"),
+    );
+    eprintln!("{}", section(&run.results, "log"));
+    let share = |name: &str| windows(&run, name)[0].share("mid");
+    let steered = |name| counter(&run, name, 2);
+    eprintln!(
+        "mid: {:.2} steered, {:.2} stopped, {:.2} continued",
+        share("steered"),
+        share("stopped"),
+        share("continued")
+    );
+    assert!(share("steered") > 0.8 && share("continued") > 0.8);
+    assert!(share("stopped") < 0.2);
+    assert_eq!(steered("stopped-1"), steered("stopped-2"));
+    assert!(steered("continued-2") > steered("continued-1") + 20);
+    let value = |name| common::number(&run.results, name);
+    assert!(value("value-after") < value("value-before"), "no wrap");
+    let stats = json(&run, "steered stats");
+    assert_eq!(stats["meter_faults"], 0, "{stats}");
+    assert!(stats["samples"].as_u64().unwrap() > 20, "{stats}");
+}
