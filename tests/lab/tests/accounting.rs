@@ -130,6 +130,7 @@ fn tasks() -> &'static Outcome {
                 s/^.* \([0-9.]*\): bpf_trace_printk: /U \1 /p' trace
             rm -r /sys/fs/bpf/recorder
 
+            say forks-from awk '/^processes/ {{ print $2 }}' /proc/stat
             stress-ng --quiet --fork 4 --timeout 1 & storm=$!
             joule-load run /lab/workload.json --duration 60 > /tmp/load 2>&1 & load=$!
             for round in 1 2 3 4 5; do
@@ -141,6 +142,7 @@ fn tasks() -> &'static Outcome {
             say storming joule-hand residue 0
             kill -KILL $load
             wait $storm || fail stress-ng
+            say forks-to awk '/^processes/ {{ print $2 }}' /proc/stat
             say calm joule-hand residue 2000
             lasted"#
         );
@@ -233,6 +235,9 @@ const WORST_LIMIT: f64 = 0.01 * 1024.0;
 #[test]
 fn nothing_is_left_in_the_sums_of_tasks_that_have_left() {
     let results = &tasks().results;
+    let forks = number(results, "forks-to") - number(results, "forks-from");
+    eprintln!("{forks} forks");
+    assert!(forks > 500, "{forks} forks are no storm");
     assert!(number(results, "moved") >= 8, "the tasks were not moved");
     let residue = |name, value| values(results, name)[value].parse::<u64>().unwrap();
     // the one who asks is a real-time task, which is in no sum, and nobody else is awake
