@@ -44,4 +44,4 @@ test-full:
 
 format:
 	cargo fmt --all
-	clang-format-19 -i src/bpf/*.h src/bpf/*.c tests/lab/probe/*.c tests/lab/emulator/*.c
+	clang-format-19 -i src/bpf/*.h src/bpf/*.c tests/lab/probe/*.c tests/lab/emulator/*.c tests/lab/instruments/*.c

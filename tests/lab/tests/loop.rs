@@ -76,6 +76,8 @@ until_in() {
     done
     say "$1 stats" stats
 }
+# section $1: two looks, $2 s apart
+during() { echo "== $1" >> $RESULTS; look; sleep $2; look; }
 for file in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do echo schedutil > $file; done
 "#;
 
@@ -173,27 +175,23 @@ fn moved(run: &Outcome, name: &str, to: &str, cheap: &str, dear: &str) {
     );
 }
 
-/// Whether probes cost less than 1 % of the energy of these sections, of which the last's statistics
-/// count since the start: as many placements as were probes, each with its part of the work, taken to cost
-/// `extra` uJ more for a unit of work than in the best place.
-fn probes_were_cheap(run: &Outcome, sections: &[&str], extra: f64) {
-    let windows: Vec<_> = sections
-        .iter()
-        .flat_map(|name| windows(run, name))
-        .collect();
-    let energy: f64 = windows.iter().map(|window| window.energy_uj).sum();
-    let work: f64 = windows
-        .iter()
-        .flat_map(|window| &window.work)
-        .map(|(_, work)| work)
-        .sum();
-    let stats = json(run, &format!("{} stats", sections.last().unwrap()));
-    let [probes, placed] = ["probes", "placed_idle"].map(|name| stats[name].as_f64().unwrap());
-    let part = probes / placed * work * extra / energy;
-    eprintln!(
-        "{probes} probes of {placed} placements cost {:.2} %",
-        100.0 * part
-    );
+/// Whether probes cost less than 1 % of the energy of consecutive sections since the start: as many
+/// placements as were probes, each with its part of the work, in the place that costs so many uJ more for
+/// a unit of work than the best one.
+fn probes_were_cheap(run: &Outcome, sections: &[(&str, f64)]) {
+    let (mut cost, mut energy, mut before) = (0.0, 0.0, [0.0; 2]);
+    for (name, extra) in sections {
+        let windows = windows(run, name);
+        let work = windows.iter().flat_map(|window| &window.work);
+        let work: f64 = work.map(|(_, work)| work).sum();
+        energy += windows.iter().map(|window| window.energy_uj).sum::<f64>();
+        let stats = json(run, &format!("{name} stats"));
+        let now = ["probes", "placed_idle"].map(|counter| stats[counter].as_f64().unwrap());
+        cost += (now[0] - before[0]) / (now[1] - before[1]) * work * extra;
+        before = now;
+    }
+    let part = cost / energy;
+    eprintln!("{} probes cost {:.2} %", before[0], 100.0 * part);
     assert!(part < 0.01, "{sections:?}: probes cost {part}");
 }
 
@@ -218,8 +216,14 @@ fn placements_follow_when_a_cluster_becomes_dear_or_cheap() {
     moved(&run, "dear", "big", "big", "mid-doubled");
     moved(&run, "cheap", "mid", "mid-cheap", "big");
     moved(&run, "cheaper", "big", "big-cheap", "mid-cheap");
-    let most = work_uj(&run, "big") - work_uj(&run, "mid-cheap");
-    probes_were_cheap(&run, &["began", "dear", "cheap", "cheaper"], most);
+    let extra = |dear, cheap| work_uj(&run, dear) - work_uj(&run, cheap);
+    let sections = [
+        ("began", extra("big", "mid")),
+        ("dear", extra("mid-doubled", "big")),
+        ("cheap", extra("big", "mid-cheap")),
+        ("cheaper", extra("mid-cheap", "big-cheap")),
+    ];
+    probes_were_cheap(&run, &sections);
 }
 
 #[test]
@@ -229,23 +233,21 @@ fn placements_leave_what_the_kernels_energy_model_wrongly_recommends() {
         r#"
         say mid pinned 4,5; say big pinned 6,7
         control em mid 2000
-        start --no-steer; load; echo "== dear prior" >> $RESULTS; look; sleep 4; look; unload; stop; say no-steer cat /tmp/log
-        start; load; until_in dear mid; unload; stop; say dear-log cat /tmp/log
+        start --no-steer; load; during unsteered 4; unload; stop; say no-steer cat /tmp/log
+        start; load; until_in dear mid; during 'dear settled' 16; unload; stop; say dear-log cat /tmp/log
         control em mid 1000; control em big 500
-        start; load; until_in cheap mid; unload; stop; say cheap-log cat /tmp/log"#,
+        start; load; until_in cheap mid; during 'cheap settled' 16; unload; stop; say cheap-log cat /tmp/log"#,
     ));
-    let misled = windows(&run, "dear prior");
+    let misled = windows(&run, "unsteered");
     assert!(misled[0].share("big") > 0.9, "{misled:?}");
     let most = work_uj(&run, "big") - work_uj(&run, "mid");
     for name in ["dear", "cheap"] {
         moved(&run, name, "mid", "mid", "big");
-        // Probes of the place that the prior shuns pay off at once. The others are in what is done elsewhere.
-        let windows = windows(&run, name);
-        let elsewhere = windows.iter().flat_map(|window| &window.work);
-        let elsewhere = elsewhere.filter(|(cluster, _)| cluster != "mid");
+        // Probes of the place that the prior shuns pay off at once; later ones are what is done elsewhere.
+        let settled = &windows(&run, &format!("{name} settled"))[0];
+        let elsewhere = settled.work.iter().filter(|(name, _)| name != "mid");
         let elsewhere: f64 = elsewhere.map(|(_, work)| work).sum();
-        let energy: f64 = windows.iter().map(|window| window.energy_uj).sum();
-        let part = elsewhere * most / energy;
+        let part = elsewhere * most / settled.energy_uj;
         eprintln!("{name}: work elsewhere cost {:.2} %", 100.0 * part);
         assert!(part < 0.01, "{name}: work elsewhere cost {part}");
     }
@@ -297,24 +299,24 @@ fn a_meter_that_fails_is_named_and_neither_spoils_the_costs_nor_ends_the_learnin
     let run = succeed(&guest(
         "faults",
         r#"
-        # section $1: what happens under the load in $2 s
-        during() {
-            echo "== $1" >> $RESULTS; echo "-- $1" >> /tmp/log
-            look; sleep $2; look
+        # what happens under the load in $2 s after a fault
+        after() {
+            echo "-- $1" >> /tmp/log
+            during "$1" $2
             say "$1 stats" stats
             [ "$(state)" = enabled ] || fail "$1: ejected"
         }
         start; load; sleep 10
-        during sound 14
-        control step pmu 1000000000000; during jump 5
-        control step pmu 2000000; during small-jump 5
-        control back pmu 100000000000; during back 5
-        control freeze pmu 1; during frozen 24
-        control fail powercap 1; during failing 16
-        control fail powercap 0; control withhold pmu; control freeze pmu 0; during withheld 16
-        control withhold powercap; during none 8
-        control offer pmu; during offered 16
-        during after 14
+        after sound 14
+        control step pmu 1000000000000; after jump 5
+        control step pmu 2000000; after small-jump 5
+        control back pmu 100000000000; after back 5
+        control freeze pmu 1; after frozen 24
+        control fail powercap 1; after failing 16
+        control fail powercap 0; control withhold pmu; control freeze pmu 0; after withheld 16
+        control withhold powercap; after none 8
+        control offer pmu; after offered 16
+        after after 14
         unload; stop; say log cat /tmp/log; say dmesg dmesg"#,
     ));
     eprintln!("{}", section(&run.results, "log"));
@@ -388,7 +390,6 @@ fn costs_of_a_daemon_that_stopped_expire_and_come_back_with_it_and_a_wrap_is_bri
         &guest(
             "stopped",
             r#"
-        during() { echo "== $1" >> $RESULTS; look; sleep $2; look; }
         counters() { bpftool -j map dump name counters; }
         # The Energy Model recommends the big cluster, measurements the middle one. The counter's range is
         # short, so the daemon reads often and its costs live for 10 s; it wraps within the test.
