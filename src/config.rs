@@ -5,7 +5,6 @@ use crate::cli::RunArgs;
 use crate::error::Result;
 use crate::intf;
 use crate::profile::Profile;
-use crate::stats::Format;
 use crate::units::Nanos;
 use std::time::Duration;
 
@@ -33,8 +32,8 @@ pub struct Config {
     pub exit_dump_len: u32,
     /// Print statistics this often while running.
     pub stats: Option<Duration>,
-    /// How they are printed.
-    pub stats_format: Format,
+    /// Print them as JSON.
+    pub json: bool,
     /// Let libbpf speak (`-vv`).
     pub verbose_bpf: bool,
 }
@@ -56,11 +55,7 @@ impl Config {
             steer: !args.no_steer,
             exit_dump_len: args.exit_dump_len,
             stats: args.stats.map(Duration::from_secs_f64),
-            stats_format: if args.json {
-                Format::Json
-            } else {
-                Format::Text
-            },
+            json: args.json,
             verbose_bpf: args.verbose >= 2,
         })
     }

@@ -53,11 +53,9 @@ fn run(args: &RunArgs, sys: &SysRoot) -> Result<ExitCode> {
     };
     let stop = stop_on_signal()?;
     if let Some(seconds) = args.monitor {
-        stats::monitor(
-            Duration::from_secs_f64(seconds),
-            config.stats_format,
-            || !stop.is_empty(),
-        )?;
+        stats::monitor(Duration::from_secs_f64(seconds), config.json, || {
+            !stop.is_empty()
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.dry_run {
@@ -69,7 +67,8 @@ fn run(args: &RunArgs, sys: &SysRoot) -> Result<ExitCode> {
         return Ok(fail(UNABLE, &obstacles.join("\nscx_joule: ")));
     }
     if let Some(interval) = config.stats {
-        std::thread::spawn(move || stats::monitor(interval, config.stats_format, || false));
+        let json = config.json;
+        std::thread::spawn(move || stats::monitor(interval, json, || false));
     }
     daemon::run(&config, sys, &stop)?;
     Ok(ExitCode::SUCCESS)

@@ -219,25 +219,16 @@ pub fn explain(out: &mut impl Write) -> Result<()> {
         .describe_meta(out, None)
 }
 
-/// How statistics are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// A line for people: what happened since the line before.
-    #[default]
-    Text,
-    /// A line of JSON for programs: all there is, counters since the scheduler started.
-    Json,
-}
-
-/// Prints the running scheduler's statistics at each interval until `stop` says so.
+/// Prints the running scheduler's statistics at each interval until `stop` says so: a line for people of what
+/// happened since the line before, or as `json` all there is, with counters since the scheduler started.
 ///
 /// # Errors
 /// When standard output is gone.
-pub fn monitor(interval: Duration, format: Format, stop: impl FnMut() -> bool) -> Result<()> {
+pub fn monitor(interval: Duration, json: bool, stop: impl FnMut() -> bool) -> Result<()> {
     let mut earlier: Option<Stats> = None;
     scx_utils::monitor_stats::<Stats>(&[], interval, stop, |now| {
         let mut out = std::io::stdout().lock();
-        if format == Format::Json {
+        if json {
             return Ok(writeln!(out, "{}", serde_json::to_string(&now)?)?);
         }
         let shown = earlier

@@ -279,6 +279,24 @@ int BPF_PROG(joule_cpu_frequency, unsigned int khz, unsigned int cpu)
 	return 0;
 }
 
+/*
+ * A task that may not go back to where it last ran is no load there any more,
+ * but wherever it may go. (Its weight needs no such care: it is read where run
+ * time is charged.)
+ */
+void BPF_STRUCT_OPS(joule_set_cpumask, struct task_struct *p, const struct cpumask *allowed)
+{
+	u32 group = group_of_cpu(bpf_cpumask_first(allowed));
+	struct task_ctx *tctx = task_ctx_of(p);
+	const struct cpumask *cpus;
+
+	if (!tctx || tctx->group >= JOULE_MAX_GROUPS || group >= JOULE_MAX_GROUPS)
+		return;
+	cpus = cpus_of_group(tctx->group);
+	if (cpus && !bpf_cpumask_intersects(cpus, allowed))
+		group_move(p, tctx, group, scx_bpf_now());
+}
+
 void BPF_STRUCT_OPS(joule_enable, struct task_struct *p)
 {
 	u32 group = group_of_cpu(scx_bpf_task_cpu(p));
@@ -401,7 +419,7 @@ SCX_OPS_DEFINE(joule_ops, .select_cpu = (void *)joule_select_cpu, .enqueue = (vo
 	       .dispatch = (void *)joule_dispatch, .runnable = (void *)joule_runnable,
 	       .running = (void *)joule_running, .tick = (void *)joule_tick,
 	       .stopping = (void *)joule_stopping, .quiescent = (void *)joule_quiescent,
-	       .update_idle = (void *)joule_update_idle, .enable = (void *)joule_enable,
-	       .disable = (void *)joule_disable, .init_task = (void *)joule_init_task,
-	       .init = (void *)joule_init, .exit = (void *)joule_exit, .timeout_ms = 20000,
-	       .name = "joule");
+	       .update_idle = (void *)joule_update_idle, .set_cpumask = (void *)joule_set_cpumask,
+	       .enable = (void *)joule_enable, .disable = (void *)joule_disable,
+	       .init_task = (void *)joule_init_task, .init = (void *)joule_init,
+	       .exit = (void *)joule_exit, .timeout_ms = 20000, .name = "joule");

@@ -8,7 +8,7 @@ use crate::energy::Moment;
 use crate::energy::activity::KernelActivity;
 use crate::model::cost::{ClassLoad, marginal_cost};
 use crate::observation::CostTable;
-use crate::stats::{Format, Stats};
+use crate::stats::Stats;
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
 use crate::units::Nanos;
@@ -62,16 +62,15 @@ fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> 
         let mut stats = Stats::default();
         control.describe(&mut stats);
         let mut out = std::io::stdout().lock();
-        match config.stats_format {
-            Format::Json => writeln!(out, "{}", serde_json::to_string(&stats)?)?,
-            Format::Text => {
-                let choice = match control.loads() {
-                    [] => "nothing to learn from yet".to_owned(),
-                    loads => choice(&decision.table, loads, &prior),
-                };
-                writeln!(out, "{} | {choice}", stats.power())?;
-            }
+        if config.json {
+            writeln!(out, "{}", serde_json::to_string(&stats)?)?;
+            continue;
         }
+        let choice = match control.loads() {
+            [] => "nothing to learn from yet".to_owned(),
+            loads => choice(&decision.table, loads, &prior),
+        };
+        writeln!(out, "{} | {choice}", stats.power())?;
     }
 }
 
