@@ -5,23 +5,23 @@
 //! up); on an idle machine with a meter it wakes every 10 s to keep counters from wrapping
 //! and costs from expiring, and without a meter never.
 
+mod clock;
 mod control;
 pub mod dry_run;
 mod machine;
 mod meters;
 
 use crate::config::Config;
-use crate::energy::Moment;
 use crate::sched::{Ending, Scheduler, Storage};
 use crate::stats::{self, Stats};
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
 use crate::units::Nanos;
 use anyhow::{Context, Result, anyhow};
+use clock::Clock;
 use control::Control;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use log::{info, warn};
-use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
 /// Busy time, summed over CPUs, that is worth a sample.
@@ -79,6 +79,7 @@ fn session(
         }
     );
     let events = scheduler.events()?;
+    let mut clock = Clock::new();
     let mut pace = Pace::new(&control);
     if control.has_meter() {
         scheduler.wake_after(WORTH_A_SAMPLE);
@@ -98,7 +99,15 @@ fn session(
                 Ok(()) => {}
                 Err(_) => break,
             },
-            recv(due) -> _ => turn(&mut scheduler, &mut control, &mut pace)?,
+            // one turn of the loop: sample → fit → decide → publish
+            recv(due) -> _ => {
+                let activity = scheduler.sample()?;
+                let decision = control.turn(activity, clock.moment());
+                let ttl = pace.next(&control);
+                if let Err(error) = scheduler.publish(&decision.table, decision.probe, ttl) {
+                    warn!("{error:#}");
+                }
+            }
             recv(asked) -> request => {
                 let reply = request.ok().zip(replies.as_ref());
                 let (_, replies) = reply.ok_or_else(|| anyhow!("the statistics server has gone"))?;
@@ -111,52 +120,25 @@ fn session(
     scheduler.finish()
 }
 
-/// One turn of the loop: sample → fit → decide → publish.
-fn turn(scheduler: &mut Scheduler, control: &mut Control, pace: &mut Pace) -> Result<()> {
-    let activity = scheduler.sample()?;
-    let decision = control.turn(activity, pace.moment());
-    let ttl = pace.next(control);
-    if let Err(error) = scheduler.publish(&decision.table, decision.probe, ttl) {
-        warn!("{error:#}");
-    }
-    Ok(())
-}
-
 /// When the next turn is due.
 struct Pace {
-    started: Instant,
     last: Instant,
     /// `None` without a meter.
     due: Option<Instant>,
-    asleep: Duration,
 }
 
 impl Pace {
     fn new(control: &Control) -> Self {
         let now = Instant::now();
         Self {
-            started: now,
             last: now,
             due: control.has_meter().then_some(now),
-            asleep: asleep(),
         }
     }
 
     /// The scheduler has gathered enough for a sample.
     fn hasten(&mut self) {
         self.due = self.due.map(|due| due.min(self.last + SHORTEST_PAUSE));
-    }
-
-    /// The instant of this turn, and whether the machine slept since the one before.
-    fn moment(&mut self) -> Moment {
-        let asleep = asleep();
-        let resumed = asleep > self.asleep + Duration::from_millis(100);
-        self.asleep = asleep;
-        let at = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Moment {
-            at: Nanos::new(at),
-            resumed,
-        }
     }
 
     /// Plans the next turn; returns how long what is published now shall live.
@@ -169,16 +151,4 @@ impl Pace {
         let ttl = SHORTEST_TTL.max(4 * longest);
         Nanos::new(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX))
     }
-}
-
-/// How long the machine has been suspended since it booted.
-fn asleep() -> Duration {
-    let read = |clock| {
-        let time = clock_gettime(clock);
-        Duration::new(
-            u64::try_from(time.tv_sec).unwrap_or(0),
-            u32::try_from(time.tv_nsec).unwrap_or(0),
-        )
-    };
-    read(ClockId::Boottime).saturating_sub(read(ClockId::Monotonic))
 }

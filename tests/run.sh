@@ -3,13 +3,14 @@
 # became of those before it. A step that runs cargo tests must show that it ran some and skipped none; a list
 # that cannot be read, or a step without a verdict, is a failure.
 #
-# Ends with the line 'N passed, N failed'; exit code 0 when nothing failed.
+# Ends with why what failed did, and the line 'N passed, N failed'; exit code 0 when nothing failed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export JOULE_LOGS=${JOULE_LOGS:-$PWD/target/joule}
 mkdir -p "$JOULE_LOGS"
 passed=0
 failed=0
+reasons=
 
 # What a log of cargo's test runner proves: the number of tests that ran, or a complaint.
 ran() {
@@ -26,6 +27,15 @@ ran() {
 			if (!suites || !count) { print "no test ran"; exit 1 }
 			print count " tests in " suites " suites"
 		}' "$1"
+}
+
+# The failed tests of a log, each with its complaint; the log's end where no test failed.
+why() {
+	awk '
+		/^---- .* stdout ----$/ { print; shown = 1 }
+		/^thread .* panicked at / { lines = 4 }
+		lines-- > 0 { print "    " substr($0, 1, 300) }
+		END { exit !shown }' "$1" || tail -n 12 "$1"
 }
 
 for list in "$@"; do
@@ -49,8 +59,8 @@ for list in "$@"; do
 			printf 'ok      %4d s  %s\n' $((SECONDS - start)) "$note"
 		else
 			failed=$((failed + 1))
-			printf 'FAILED  %4d s  %s; the end of %s:\n' $((SECONDS - start)) "$verdict" "$log"
-			tail -n 40 "$log" | sed 's/^/    /'
+			printf 'FAILED  %4d s  %s; see %s\n' $((SECONDS - start)) "$verdict" "$log"
+			reasons+="$name: $verdict"$'\n'$(why "$log" | sed 's/^/    /')$'\n'
 		fi
 	done <"$list"
 done
@@ -59,5 +69,6 @@ if [ "$*" = tests/list ]; then
 	echo 'Only make test-full runs, besides:'
 	sed -n 's/^# *only in full: /    /p' tests/list-full
 fi
+printf '%s' "$reasons"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

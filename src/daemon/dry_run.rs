@@ -1,21 +1,19 @@
 //! Looks on without scheduling: samples, fits and prints what would be decided, from what the kernel tells
 //! anybody (`--dry-run`). Needs an energy counter, but neither sched_ext nor the scheduler's place.
 
-use super::asleep;
+use super::clock::Clock;
 use super::control::Control;
 use crate::config::Config;
-use crate::energy::Moment;
 use crate::energy::activity::KernelActivity;
 use crate::model::cost::{ClassLoad, marginal_cost};
 use crate::observation::CostTable;
 use crate::stats::Stats;
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
-use crate::units::Nanos;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, select, tick};
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const ONLINE: &str = "sys/devices/system/cpu/online";
 /// How often a line is printed where `--stats` does not say.
@@ -43,8 +41,7 @@ fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> 
     }
     let prior = control.costs();
     let mut activity = KernelActivity::new(sys, &topology, &control.frequencies());
-    let started = Instant::now();
-    let mut slept = asleep();
+    let mut clock = Clock::new();
     let ticks = tick(config.stats.unwrap_or(INTERVAL));
     loop {
         select! {
@@ -54,11 +51,8 @@ fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> 
         if sys.cpu_list(ONLINE)? != online {
             return Ok(true);
         }
-        let resumed = asleep() > slept + Duration::from_millis(100);
-        slept = asleep();
-        let at = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let at = Nanos::new(at);
-        let decision = control.turn(activity.sample(at)?, Moment { at, resumed });
+        let now = clock.moment();
+        let decision = control.turn(activity.sample(now.at)?, now);
         let mut stats = Stats::default();
         control.describe(&mut stats);
         let mut out = std::io::stdout().lock();

@@ -9,7 +9,7 @@
 use crate::error::{Error, Result};
 use crate::observation::{Activity, GroupActivity};
 use crate::sysroot::SysRoot;
-use crate::topology::Topology;
+use crate::topology::{Group, Topology};
 use crate::units::{KHz, Nanos};
 use num_traits::ToPrimitive;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const TICK_NS: u64 = 10_000_000;
 const USEC_NS: u64 = 1000;
 
 /// A group's CPUs, and the frequencies of its OPPs, ascending.
-struct Group {
+struct Watched {
     cpus: Vec<usize>,
     opps: Vec<KHz>,
 }
@@ -28,7 +28,7 @@ struct Group {
 /// Reads and adds up what each group did since it was made.
 pub struct KernelActivity {
     sys: SysRoot,
-    groups: Vec<Group>,
+    groups: Vec<Watched>,
     sums: Vec<GroupActivity>,
     earlier: Option<Snapshot>,
 }
@@ -54,11 +54,11 @@ struct Idle {
 impl KernelActivity {
     /// Of the machine's groups; `opps` are the frequencies of each class, ascending.
     pub fn new(sys: &SysRoot, topology: &Topology, opps: &[Vec<KHz>]) -> Self {
-        let group = |group: &crate::topology::Group| Group {
+        let watched = |group: &Group| Watched {
             cpus: group.cpus.clone(),
             opps: opps.get(group.class).cloned().unwrap_or_default(),
         };
-        let groups: Vec<Group> = topology.groups.iter().map(group).collect();
+        let groups: Vec<Watched> = topology.groups.iter().map(watched).collect();
         let sums = groups.iter().map(|group| GroupActivity {
             active: vec![Nanos::default(); group.opps.len()],
             busy: vec![Nanos::default(); group.opps.len()],
@@ -82,8 +82,8 @@ impl KernelActivity {
             && let Some(duration) = now.checked_sub(earlier.at)
         {
             let groups = self.groups.iter().zip(&mut self.sums);
-            for ((index, (group, sums)), clock) in groups.enumerate().zip(&snapshot.clocks) {
-                let before = earlier.clocks.get(index);
+            let clocks = earlier.clocks.iter().zip(&snapshot.clocks);
+            for ((group, sums), (before, clock)) in groups.zip(clocks) {
                 let shares = shares(&group.opps, before, clock);
                 add(
                     sums,
@@ -175,7 +175,7 @@ impl KernelActivity {
 
     /// How long the group's clock has run at each frequency; where that is not kept, its present frequency
     /// with no time.
-    fn clock(&self, group: &Group) -> Result<BTreeMap<KHz, Nanos>> {
+    fn clock(&self, group: &Watched) -> Result<BTreeMap<KHz, Nanos>> {
         let Some(cpu) = group.cpus.first() else {
             return Ok(BTreeMap::new());
         };
@@ -203,14 +203,10 @@ impl KernelActivity {
 }
 
 /// The part of the time that the clock spent nearest to each OPP.
-fn shares(
-    opps: &[KHz],
-    before: Option<&BTreeMap<KHz, Nanos>>,
-    after: &BTreeMap<KHz, Nanos>,
-) -> Vec<f64> {
+fn shares(opps: &[KHz], before: &BTreeMap<KHz, Nanos>, after: &BTreeMap<KHz, Nanos>) -> Vec<f64> {
     let mut shares = vec![0.0; opps.len()];
     let spent = |khz: &KHz, time: &Nanos| {
-        let before = before.and_then(|before| before.get(khz)).copied();
+        let before = before.get(khz).copied();
         let spent = time
             .checked_sub(before.unwrap_or_default())
             .unwrap_or_default();
@@ -239,7 +235,7 @@ fn shares(
 /// Adds what a group's CPUs did over `duration`. A CPU that is not in both readings counts as idle.
 fn add(
     sums: &mut GroupActivity,
-    group: &Group,
+    group: &Watched,
     duration: Nanos,
     shares: &[f64],
     before: &BTreeMap<usize, Idle>,

@@ -1,6 +1,6 @@
 //! What a scheduler with an energy model says it has learnt and done, held against the machine's true power.
 
-use crate::machine::{Cluster, Machine, Opp};
+use crate::machine::{Cluster, Machine};
 use crate::statistics::mean;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -98,18 +98,11 @@ fn curve(said: &Statistics, machine: &Machine) -> Option<Vec<Point>> {
                 cluster: cluster.name.clone(),
                 khz: opp.khz,
                 fitted_mw: 1e3 * watts,
-                true_mw: first_busy_mw(cluster, opp),
+                true_mw: cluster.first_busy_uw(opp) / 1e3,
             });
         }
     }
     Some(points)
-}
-
-/// What the first busy CPU adds to a cluster that sleeps.
-fn first_busy_mw(cluster: &Cluster, opp: &Opp) -> f64 {
-    let busy = f64::from(opp.busy_uw) + f64::from(opp.shared_uw);
-    let asleep = f64::from(cluster.deep.uw) + f64::from(cluster.sleep.uw);
-    (busy - asleep) / 1e3
 }
 
 impl Display for Learnt {
@@ -170,7 +163,7 @@ mod tests {
             .map(|(class, cluster)| {
                 let khz: Vec<_> = cluster.opps.iter().map(|opp| opp.khz).collect();
                 let watts =
-                    (cluster.opps.iter()).map(|opp| factor * first_busy_mw(cluster, opp) / 1e3);
+                    (cluster.opps.iter()).map(|opp| factor * cluster.first_busy_uw(opp) / 1e6);
                 let watts: Vec<_> = watts.collect();
                 (
                     class.to_string(),

@@ -215,6 +215,12 @@ impl Cluster {
         self.opps.last().map_or(0, |opp| opp.capacity)
     }
 
+    /// Power that the first busy CPU adds to the sleeping cluster, at one of its OPPs.
+    pub fn first_busy_uw(&self, opp: &Opp) -> f64 {
+        let busy = f64::from(opp.busy_uw) + f64::from(opp.shared_uw);
+        busy - f64::from(self.deep.uw) - f64::from(self.sleep.uw)
+    }
+
     fn render(&self, to: &mut String) -> fmt::Result {
         write!(to, "cluster {}\ncpus", self.name)?;
         self.cpus.iter().try_for_each(|cpu| write!(to, " {cpu}"))?;

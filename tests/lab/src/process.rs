@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How often a running child is looked at.
 const POLL: Duration = Duration::from_millis(10);
+/// For the compiler with one small file, on a busy machine.
+const COMPILE_LIMIT: Duration = Duration::from_secs(120);
 
 /// A command whose process is killed by the kernel when the thread that started it ends, by Ctrl-C too
 /// (setpriv is part of util-linux, which no Debian system lacks).
@@ -78,12 +80,24 @@ pub fn find(program: &Path) -> Result<PathBuf> {
 }
 
 /// The C compiler: `$BPF_CLANG`, else clang-19.
-///
-/// # Errors
-/// When it is not installed.
-pub fn clang() -> Result<Command> {
+fn clang() -> Result<Command> {
     let clang = std::env::var_os("BPF_CLANG").unwrap_or_else(|| "clang-19".into());
     Ok(command(find(Path::new(&clang))?))
+}
+
+/// Compiles one C file; warnings are errors.
+///
+/// # Errors
+/// When the compiler is missing or does not like it.
+pub fn compile(source: &Path, options: &[&str], output: &Path) -> Result<()> {
+    let mut compile = clang()?;
+    compile
+        .args(["-O2", "-g", "-Wall", "-Werror"])
+        .args(options);
+    compile.arg("-o").args([output, source]);
+    run(&mut compile, COMPILE_LIMIT)
+        .map(drop)
+        .with_context(|| format!("{} does not compile", source.display()))
 }
 
 /// Runs a command to its end and hands back what it printed.

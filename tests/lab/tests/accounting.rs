@@ -7,33 +7,22 @@ mod common;
 #[path = "accounting/truth.rs"]
 mod truth;
 
-use common::{joule_load, lab, number, or_fail, scheduler, section, succeed};
+use common::{
+    hand, instrument, joule_load, lab, number, rise, scheduler, section, succeed, values,
+};
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::Machine;
-use lab::process;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 use truth::Recording;
 
-/// Shell functions of all scripts.
+/// What all scripts begin with; `counters NAME` makes a section of the scheduler's counters.
 const HEAD: &str = r#"
-say() { name=$1; shift; { echo "== $name"; "$@"; } >> $RESULTS; }
-state() { cat /sys/kernel/sched_ext/state; }
-fail() { echo "$1"; cat /tmp/log; exit 1; }
-start() {
-    scx_joule "$@" > /tmp/log 2>&1 & pid=$!
-    for _ in $(seq 1200); do
-        [ "$(state)" = enabled ] && return
-        sleep 0.05
-    done
-    fail "sched_ext is $(state), not enabled"
-}
-lasted() { [ "$(state)" = enabled ] || fail "did not last"; }
+. /lab/shell.sh
 counters() { say $1 joule-hand counters; }
-for governor in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do echo schedutil > $governor; done
+governor schedutil
 "#;
 
 fn machine() -> Machine {
@@ -46,40 +35,6 @@ fn phone(name: &str) -> Guest<'static> {
         .program(scheduler())
         .program(joule_load())
         .program(hand())
-}
-
-/// One of tests/lab/instruments, compiled.
-fn instrument(source: &str, name: &str, options: &[&str]) -> PathBuf {
-    let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let mut compile = or_fail(process::clang());
-    compile
-        .args(["-O2", "-g", "-Wall", "-Werror"])
-        .args(options);
-    compile.arg("-o").arg(&program);
-    compile.arg(format!(
-        "{}/instruments/{source}",
-        env!("CARGO_MANIFEST_DIR")
-    ));
-    or_fail(process::run(&mut compile, Duration::from_secs(120)));
-    program
-}
-
-/// Does by hand what the control loop does, and what it must never do.
-fn hand() -> &'static PathBuf {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| instrument("hand.c", "joule-hand", &[]))
-}
-
-/// A section of lines `NAME VALUE`.
-fn values<'a>(results: &'a str, name: &str) -> BTreeMap<&'a str, &'a str> {
-    let lines = section(results, name).lines();
-    lines.filter_map(|line| line.split_once(' ')).collect()
-}
-
-/// How much a counter rose from one section to another.
-fn rise(results: &str, counter: &str, from: &str, to: &str) -> u64 {
-    let value = |name| values(results, name)[counter].parse::<u64>().unwrap();
-    value(to) - value(from)
 }
 
 /// A run whose results several tests look at, or why there are none.
@@ -179,7 +134,8 @@ fn tables() -> &'static Outcome {
             kill -INT $load; wait $load
             {STEERING}
             lasted
-            kill -CONT $pid; kill -INT $pid; wait $pid || fail "ended with exit code $?""#
+            kill -CONT $pid
+            stop"#
         );
         let guest = phone("accounting-tables")
             .file(
@@ -322,9 +278,9 @@ fn an_idle_machine_stays_idle() {
     let script = format!(
         r#"{HEAD}
         now() {{
-            echo energy_uj $(cat /sys/kernel/debug/vsoc/energy_uj)
+            echo energy_uj $(cat $energy)
             awk '$1 == "ctxt" {{ print "switches", $2 }}' /proc/stat
-            awk '$1 ~ /depth|sleep/ {{ exits += $NF }} END {{ print "exits", exits }}' /sys/kernel/debug/vsoc/truth
+            awk '$1 ~ /depth|sleep/ {{ exits += $NF }} END {{ print "exits", exits }}' $vsoc/truth
             [ -z "$pid" ] || awk '/^voluntary/ {{ woken += $2 }} END {{ print "woken", woken }}' /proc/$pid/task/*/status
         }}
         minute() {{ sleep 10; say $1-from now; sleep 60; say $1-to now; }}
@@ -332,7 +288,7 @@ fn an_idle_machine_stays_idle() {
         start
         minute joule
         lasted
-        kill -INT $pid; wait $pid || fail "ended with exit code $?"
+        stop
         pid=
         minute after"#
     );

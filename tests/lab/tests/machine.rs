@@ -3,21 +3,12 @@
 
 mod common;
 
-use common::{joule_load, lab, number, section, succeed};
+use common::{SHELL_PATH, joule_load, lab, number, section, succeed};
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::Machine;
 use lab::truth::Truth;
 use serde_json::Value;
-
-/// Shell functions of all scripts: `say NAME COMMAND...` makes a section of the results.
-const HEAD: &str = r#"
-say() { name=$1; shift; { echo "== $name"; "$@"; } >> $RESULTS || { echo "$name: failed"; exit 1; }; }
-vsoc=/sys/kernel/debug/vsoc
-energy=$vsoc/energy_uj
-control() { echo "$*" > $vsoc/control || { echo "control $*: failed"; exit 1; }; }
-governor() { for file in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do echo $1 > $file; done; }
-"#;
 
 fn phone() -> Machine {
     catalogue::machine("phone-3c-gs101").unwrap()
@@ -32,7 +23,7 @@ fn with_load(guest: Guest<'static>, workload: &str) -> Guest<'static> {
 }
 
 fn script(body: &str) -> String {
-    format!("{HEAD}{body}")
+    format!(". {SHELL_PATH}\n{body}")
 }
 
 fn report(outcome: &Outcome, name: &str) -> Value {

@@ -3,25 +3,15 @@
 
 mod common;
 
-use common::{joule_load, lab, number, scheduler, section, succeed};
+use common::{SHELL, SHELL_PATH, joule_load, lab, number, scheduler, section, succeed};
 use lab::catalogue;
 use lab::guest::Guest;
 use lab::kernel::Kernels;
 use serde_json::Value;
 
-/// Shell functions of all scripts.
+/// What all scripts begin with.
 const HEAD: &str = r#"
-say() { name=$1; shift; { echo "== $name"; "$@"; } >> $RESULTS; }
-state() { cat /sys/kernel/sched_ext/state; }
-fail() { echo "$1"; cat /tmp/log; exit 1; }
-await() {
-    for _ in $(seq 1200); do
-        [ "$(state)" = $1 ] && return
-        sleep 0.05
-    done
-    fail "sched_ext is $(state), not $1"
-}
-start() { scx_joule "$@" > /tmp/log 2>&1 & pid=$!; await enabled; }
+. /lab/shell.sh
 started() {
     for _ in $(seq 1200); do
         [ "$(grep -c 'scheduling .* CPUs' /tmp/log)" = $1 ] && await enabled && return
@@ -29,7 +19,6 @@ started() {
     done
     fail "not started $1 times"
 }
-stop() { kill -INT $pid; wait $pid || fail "ended with exit code $?"; await disabled; }
 code() { "$@" > /tmp/log 2>&1; echo $?; cat /tmp/log; }
 "#;
 
@@ -48,12 +37,13 @@ fn loads_works_and_leaves(series: &str, machine: &str) {
     let name = format!("test-stress-{series}-{machine}");
     let guest = Guest::new(&lab.cache, &kernel, &name)
         .soc(&soc)
+        .text(SHELL_PATH, SHELL)
         .program(scheduler());
     let run = succeed(&guest.program("stress-ng").script(&format!(
         "{HEAD}
         start --stats 1
         stress-ng --quiet --cpu 2 --fork 1 --futex 1 --switch 1 --timeout 1 || fail stress-ng
-        [ \"$(state)\" = enabled ] || fail 'did not last'
+        lasted
         stop
         say log cat /tmp/log
         say dmesg dmesg"
@@ -212,9 +202,9 @@ fn a_dry_run_measures_and_fits_and_leaves_the_kernels_scheduler_alone() {
         scx_joule --dry-run --json > /tmp/json 2> /tmp/log & json=$!
         scx_joule --dry-run --stats 0.5 > /tmp/text 2>> /tmp/log & text=$!
         sleep 1
-        uj=$(cat /sys/kernel/debug/vsoc/energy_uj)
+        uj=$(cat $energy)
         for _ in 1 2 3 4 5 6 7 8; do sleep 1; [ $(state) = disabled ] || fail 'it schedules'; done
-        say uj echo $(($(cat /sys/kernel/debug/vsoc/energy_uj) - uj))
+        say uj echo $(($(cat $energy) - uj))
         kill -INT $json $text
         wait $json && wait $text || fail "ended with exit code $?"
         say json cat /tmp/json

@@ -14,7 +14,6 @@ const UTIL_SHIFT: i32 = 20;
 /// - `F TIME KHZ CPU`: a CPU's clock from now on (cpu_frequency),
 /// - `S TIME CPU PREV NEXT`: a switch, by thread (sched_switch),
 /// - `U TIME PID UTIL`: what the scheduler believes of a thread,
-/// - `N PID NAME`: who that is.
 #[derive(Debug, Default)]
 pub struct Recording {
     pub tasks: BTreeMap<u32, Task>,

@@ -1,15 +1,26 @@
 //! What the tests in virtual machines share. They fail, not skip, where the lab cannot be had.
-#![allow(dead_code, clippy::panic)] // each test binary uses its part
+#![allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing
+)] // each test binary uses its part
 
 use lab::cache::Cache;
 use lab::guest::{Guest, Outcome};
 use lab::kernel::{Kernel, Kernels};
 use lab::machine::Machine;
 use lab::process;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
+
+/// Shell functions of the guests' scripts, at [`SHELL_PATH`] in each guest.
+pub const SHELL: &str = include_str!("shell.sh");
+/// For `. PATH` at a script's beginning.
+pub const SHELL_PATH: &str = "/lab/shell.sh";
 
 /// A kernel in the cache.
 pub struct Lab {
@@ -19,7 +30,7 @@ pub struct Lab {
 
 impl Lab {
     pub fn guest(&self, name: &str) -> Guest<'_> {
-        Guest::new(&self.cache, &self.kernel, &format!("test-{name}"))
+        Guest::new(&self.cache, &self.kernel, &format!("test-{name}")).text(SHELL_PATH, SHELL)
     }
 
     /// A guest with the machine's virtual SoC.
@@ -68,6 +79,22 @@ fn built(package: &str, options: &[&str], profile: &str) -> PathBuf {
     target.join(profile).join(package)
 }
 
+/// One of tests/lab/instruments, compiled.
+pub fn instrument(source: &str, name: &str, options: &[&str]) -> PathBuf {
+    let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("instruments")
+        .join(source);
+    or_fail(process::compile(&source, options, &program));
+    program
+}
+
+/// Does by hand what the control loop does, and what it must never do.
+pub fn hand() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| instrument("hand.c", "joule-hand", &[]))
+}
+
 pub fn run(guest: &Guest<'_>) -> Outcome {
     or_fail(guest.run())
 }
@@ -95,4 +122,16 @@ pub fn number(results: &str, name: &str) -> u64 {
     let text = section(results, name).trim();
     text.parse()
         .unwrap_or_else(|_| panic!("'{text}' of '{name}' is not a number"))
+}
+
+/// A section of lines `NAME VALUE`.
+pub fn values<'a>(results: &'a str, name: &str) -> BTreeMap<&'a str, &'a str> {
+    let lines = section(results, name).lines();
+    lines.filter_map(|line| line.split_once(' ')).collect()
+}
+
+/// How much a counter rose from one section to another.
+pub fn rise(results: &str, counter: &str, from: &str, to: &str) -> u64 {
+    let value = |name| values(results, name)[counter].parse::<u64>().unwrap();
+    value(to) - value(from)
 }
