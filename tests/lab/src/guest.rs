@@ -18,7 +18,7 @@ use crate::initramfs::Archive;
 use crate::kernel::Kernel;
 use crate::process;
 use crate::template::Template;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -288,20 +288,30 @@ impl Outcome {
     /// # Errors
     /// What went wrong, the end of the console, and where the rest of it is.
     pub fn success(self) -> Result<Self> {
-        let problem = if self.timed_out {
-            "the guest ran out of time".to_owned()
-        } else if let Some(alarm) = self.alarms.first() {
-            format!("the guest's kernel complains: {alarm}")
-        } else {
-            match self.exit_code {
-                Some(0) => return Ok(self),
-                Some(MACHINE_REFUSED) => "the guest's virtual SoC was refused".to_owned(),
-                Some(code) => format!("the guest's script failed with exit code {code}"),
-                None => "the guest died without an exit code".to_owned(),
-            }
+        if let Some(alarm) = self.alarms.first() {
+            return Err(self.problem(&format!("the guest's kernel complains: {alarm}")));
+        }
+        self.finished()
+    }
+
+    /// Hands itself on if the script came to its end and says that it succeeded, whatever the kernel said.
+    ///
+    /// # Errors
+    /// As [`Outcome::success`].
+    pub fn finished(self) -> Result<Self> {
+        let problem = match self.exit_code {
+            _ if self.timed_out => "the guest ran out of time".to_owned(),
+            Some(0) => return Ok(self),
+            Some(MACHINE_REFUSED) => "the guest's virtual SoC was refused".to_owned(),
+            Some(code) => format!("the guest's script failed with exit code {code}"),
+            None => "the guest died without an exit code".to_owned(),
         };
-        bail!(
-            "{problem}; the end of {}:\n{}",
+        Err(self.problem(&problem))
+    }
+
+    fn problem(&self, what: &str) -> Error {
+        anyhow!(
+            "{what}; the end of {}:\n{}",
             self.console_path.display(),
             process::tail(&self.console, SHOWN_LINES)
         )

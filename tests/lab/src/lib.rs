@@ -19,6 +19,7 @@ pub mod process;
 mod qmp;
 pub mod report;
 pub mod scenario;
+pub mod session;
 pub mod soc_module;
 pub mod statistics;
 mod template;

@@ -6,7 +6,8 @@ use lab::cache::Cache;
 use lab::catalogue;
 use lab::guest::Guest;
 use lab::kernel::{Kernel, Kernels, SERIES};
-use lab::scenario::{Scenario, Scheduler};
+use lab::scenario::Scenario;
+use lab::session::Scheduler;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -232,14 +233,8 @@ fn compare(args: &RunArgs) -> Result<ExitCode> {
     let mut schedulers = Scheduler::of_kernel(&machine);
     if !args.kernel_only {
         let program = built(&args.scheduler_binary)?;
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        for arguments in &args.scheduler_args {
-            schedulers.push(Scheduler {
-                name: format!("{name} {arguments}").trim_end().to_owned(),
-                program: Some(program.clone()),
-                arguments: arguments.clone(),
-            });
-        }
+        let with = |arguments: &String| Scheduler::of_program(&program, arguments);
+        schedulers.extend(args.scheduler_args.iter().map(with));
     }
     let scenario = Scenario {
         machine,

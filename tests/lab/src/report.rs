@@ -29,6 +29,8 @@ pub struct LoadTotal {
     pub work_us: u64,
     /// Response times.
     pub response_us: Option<LoadResponse>,
+    /// Until all was done; `None` when the end of the run came first.
+    pub completion_us: Option<u64>,
 }
 
 /// See [`LoadReport`].
@@ -36,12 +38,16 @@ pub struct LoadTotal {
 pub struct LoadResponse {
     /// Mean.
     pub mean: u64,
+    /// Median.
+    pub p50: u64,
     /// 99th percentile.
     pub p99: u64,
+    /// Longest.
+    pub max: u64,
 }
 
 /// One run, in the units of the report.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The workload's seed.
     pub seed: u64,
@@ -49,8 +55,14 @@ pub struct Sample {
     pub energy_j: f64,
     /// Mean response time.
     pub mean_ms: f64,
+    /// Median response time.
+    pub p50_ms: f64,
     /// 99th percentile of response times.
     pub p99_ms: f64,
+    /// Longest response time.
+    pub max_ms: f64,
+    /// From the start until a workload that ends by itself was done.
+    pub end_ms: Option<f64>,
     /// Jobs late for their deadline; null where none had one.
     pub missed: Option<u64>,
     /// Activations that found their thread still busy.
@@ -59,6 +71,10 @@ pub struct Sample {
     pub jobs: u64,
     /// Work done, in ms of the biggest CPU at its highest frequency.
     pub work_ms: f64,
+    /// Context switches of the whole machine, the warm-up's included.
+    pub switches: Option<u64>,
+    /// Wake-ups of CPUs and clusters from idle, the warm-up's included.
+    pub idle_exits: Option<u64>,
 }
 
 /// A scheduler's runs, and their means; `missed`, `skipped` and `jobs` are sums.
@@ -100,17 +116,22 @@ pub struct Report {
 
 impl Sample {
     /// `None` when the run had no energy or no completed job.
-    pub fn new(load: &LoadReport) -> Option<Self> {
+    pub fn new(load: &LoadReport, switches: Option<u64>, idle_exits: Option<u64>) -> Option<Self> {
         let response = load.total.response_us.as_ref()?;
         Some(Self {
             seed: load.seed,
             energy_j: thousands(load.energy_uj?)? / 1000.0,
             mean_ms: thousands(response.mean)?,
+            p50_ms: thousands(response.p50)?,
             p99_ms: thousands(response.p99)?,
+            max_ms: thousands(response.max)?,
+            end_ms: load.total.completion_us.and_then(thousands),
             missed: load.total.missed,
             skipped: load.total.skipped,
             jobs: load.total.jobs,
             work_ms: thousands(load.total.work_us)?,
+            switches,
+            idle_exits,
         })
     }
 }
@@ -215,11 +236,16 @@ mod tests {
             seed,
             energy_j,
             mean_ms: 4.0,
+            p50_ms: 3.0,
             p99_ms: 9.0,
+            max_ms: 9.5,
+            end_ms: None,
             missed,
             skipped: 0,
             jobs: 100,
             work_ms: 50.0,
+            switches: None,
+            idle_exits: None,
         }
     }
 
@@ -279,14 +305,14 @@ mod tests {
     #[test]
     fn a_run_without_energy_is_no_sample() {
         let text = r#"{"seed":1,"energy_uj":5250000,"more":1,"total":{"jobs":3,"missed":null,"skipped":0,
-            "work_us":1500,"response_us":{"mean":2500,"p50":1,"p99":9000}}}"#;
+            "work_us":1500,"completion_us":null,"response_us":{"mean":2500,"p50":1,"p99":9000,"max":9500}}}"#;
         let mut load: LoadReport = serde_json::from_str(text).unwrap();
-        let sample = Sample::new(&load).unwrap();
+        let sample = Sample::new(&load, None, None).unwrap();
         assert_eq!(
             (sample.energy_j, sample.mean_ms, sample.work_ms),
             (5.25, 2.5, 1.5)
         );
         load.energy_uj = None;
-        assert_eq!(Sample::new(&load), None);
+        assert_eq!(Sample::new(&load, None, None), None);
     }
 }

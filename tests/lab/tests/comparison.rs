@@ -5,18 +5,15 @@ mod common;
 
 use common::{joule_load, lab, or_fail, scheduler};
 use lab::catalogue;
-use lab::scenario::{EEVDF, Scenario, Scheduler};
+use lab::scenario::Scenario;
+use lab::session::{EEVDF, Scheduler};
 
 /// ×0.58 and ×0.61 of EEVDF without EAS were measured over five seeds.
 fn less_energy_than_eevdf_on(machine: &str) {
     let machine = catalogue::machine(machine).unwrap();
     let mut schedulers = Scheduler::of_kernel(&machine);
     schedulers.retain(|scheduler| scheduler.name == EEVDF);
-    schedulers.push(Scheduler {
-        name: "scx_joule".to_owned(),
-        program: Some(scheduler().to_owned()),
-        arguments: String::new(),
-    });
+    schedulers.push(Scheduler::of_program(scheduler(), ""));
     let scenario = Scenario {
         machine,
         workload: catalogue::workload("light-burst").unwrap(),

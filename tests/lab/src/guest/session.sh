@@ -1,0 +1,87 @@
+# Runs workloads one after the other under a scheduler. Set above: $scheduler and $arguments; $runs, words of
+# the form NAME:SEED:SECONDS (none: as the workload says); $warmup, before each; $settle, before all.
+# Each run leaves a section of the results that begins with '== NAME SEED'. What spoils a run is said in a
+# line 'void REASON' of it, and the next run is tried.
+vsoc=/sys/kernel/debug/vsoc
+state=/sys/kernel/sched_ext/state
+for governor in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do
+    grep -q schedutil ${governor%governor}available_governors && echo schedutil > $governor
+done
+await() {
+    waited=0
+    while [ "$(cat $state)" != $1 ]; do
+        sleep 0.1
+        waited=$((waited + 1))
+        [ $waited -lt 1200 ] && { [ -z "$pid" ] || [ -d /proc/$pid ]; } || return 1
+    done
+}
+void() { echo "void $*" | tr '\n' ' ' >> $RESULTS; echo >> $RESULTS; }
+last_words() { tail -n 1 /tmp/scheduler.log 2>/dev/null; }
+
+# The scheduler: $pid where it is a program; $reason where it cannot be had.
+pid=
+reason=
+attach() {
+    case $scheduler in
+    eevdf-eas)
+        [ "$(cat /proc/sys/kernel/sched_energy_aware)" = 1 ] || reason="the kernel's EAS is not on"
+        ;;
+    eevdf)
+        echo 0 > /proc/sys/kernel/sched_energy_aware
+        ;;
+    *)
+        $scheduler $arguments > /tmp/scheduler.log 2>&1 &
+        pid=$!
+        if await enabled; then
+            attached=$(cat /sys/kernel/sched_ext/enable_seq)
+        else
+            reason="$scheduler did not attach: $(last_words)"
+            kill -KILL $pid
+        fi
+        ;;
+    esac
+    [ -z "$reason" ]
+}
+lasted() {
+    [ -z "$pid" ] && return
+    [ "$(cat $state)" = enabled ] && [ "$(cat /sys/kernel/sched_ext/enable_seq)" = "$attached" ]
+}
+counts() {
+    awk '$1 == "ctxt" { print "'$1'_switches", $2 }' /proc/stat
+    awk '$1 ~ /depth|sleep/ { exits += $NF } END { print "'$1'_idle_exits", exits }' $vsoc/truth
+}
+kernel_said() { dmesg -c | sed 's/^/kernel /'; }
+
+if attach && [ $settle -gt 0 ]; then
+    joule-load run /lab/settle.json --duration $settle > /tmp/settle 2>&1 || reason="joule-load failed: $(tail -n 1 /tmp/settle)"
+fi
+dmesg -c > /dev/null
+for run in $runs; do
+    name=${run%%:*}
+    seconds=${run##*:}
+    seed=${run%:*}
+    seed=${seed#*:}
+    echo "== $name $seed" >> $RESULTS
+    [ -n "$reason" ] && { void "$reason"; continue; }
+    counts before >> $RESULTS
+    joule-load run /lab/$name.json --seed $seed ${seconds:+--duration $seconds} --warmup $warmup \
+        --meter $vsoc/energy_uj --json >> $RESULTS 2> /tmp/load || void "joule-load failed: $(tail -n 1 /tmp/load)"
+    counts after >> $RESULTS
+    kernel_said >> $RESULTS
+    if ! lasted; then
+        void "$scheduler did not last: $(last_words)"
+        kill -KILL $pid
+        wait $pid
+        attach
+    fi
+done
+echo "== end" >> $RESULTS
+if [ -n "$pid" ] && [ -z "$reason" ]; then
+    # what it says of itself, where it can
+    $scheduler --monitor 1 --json 2>/dev/null | head -n 1 | grep '^{' >> $RESULTS
+    kill -INT $pid
+    wait $pid || void "$scheduler ended with exit code $?"
+    pid=
+    await disabled || void "$scheduler did not leave"
+fi
+kernel_said >> $RESULTS
