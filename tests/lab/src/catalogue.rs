@@ -38,6 +38,14 @@ pub fn machines() -> Result<Vec<String>> {
     names(Path::new(MACHINES), "toml")
 }
 
+/// Names of all workloads, in ascending order.
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn workloads() -> Result<Vec<String>> {
+    names(Path::new(WORKLOADS), "json")
+}
+
 fn file(name: &str, directory: &Path, ending: &str, kind: &str) -> Result<PathBuf> {
     let given = Path::new(name);
     if given.components().count() > 1 || given.extension().is_some_and(|it| it == ending) {

@@ -4,6 +4,7 @@
 //! [`kernel::Kernels`] finds and accepts the kernels, [`machine`] describes the virtual SoC they
 //! run on, and [`scenario`] compares schedulers. Everything downloaded or built is kept in a [`cache::Cache`].
 
+pub mod bench;
 pub mod cache;
 pub mod catalogue;
 pub mod console;

@@ -133,6 +133,16 @@ pub struct Opp {
     pub shared_uw: u32,
 }
 
+impl Mode {
+    /// As in machine files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Schedutil => "schedutil",
+            Self::HardwareManaged => "hardware-managed",
+        }
+    }
+}
+
 impl Machine {
     /// Reads and checks a machine file.
     ///
@@ -182,10 +192,7 @@ impl Machine {
     }
 
     fn render(&self, to: &mut String) -> fmt::Result {
-        let mode = match self.mode {
-            Mode::Schedutil => "schedutil",
-            Mode::HardwareManaged => "hardware-managed",
-        };
+        let mode = self.mode.name();
         let em = match self.em {
             EnergyModel::Watts => "watts",
             EnergyModel::None => "none",

@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use lab::bench::{Bench, Entrant};
 use lab::cache::Cache;
 use lab::catalogue;
 use lab::guest::Guest;
 use lab::kernel::{Kernel, Kernels, SERIES};
 use lab::scenario::Scenario;
-use lab::session::Scheduler;
+use lab::session::{EEVDF, EEVDF_EAS, Scheduler};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ enum Command {
     Boot(BootArgs),
     /// Compare schedulers by energy and response times; writes run.json to the logs, too
     Run(RunArgs),
+    /// Compare schedulers over machines and workloads; writes lab.csv, lab.md and plots to the logs, too
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -92,6 +95,44 @@ struct RunArgs {
     seconds: u32,
 }
 
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// A virtual machine, as for `run`; may be given several times [default: all]
+    #[arg(long)]
+    machine: Vec<String>,
+    /// A workload, as for `run`; may be given several times [default: all]
+    #[arg(long)]
+    workload: Vec<String>,
+    /// eevdf-eas, eevdf, or a program with arguments as one word; may be given several times
+    /// [default: the kernel's, and target/release/scx_joule]
+    #[arg(long)]
+    scheduler: Vec<String>,
+    /// The workload runner's program
+    #[arg(long, value_name = "PATH", default_value = "target/release/joule-load")]
+    load_binary: PathBuf,
+    /// A series or a release
+    #[arg(long)]
+    kernel: Option<String>,
+    /// How many times each workload's phases are drawn anew
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
+    seeds: u64,
+    /// What the order of the runs in a guest is drawn from
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    order: u64,
+    /// Simulated time for each run instead of what its workload says
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: Option<u32>,
+    /// Simulated time for which a scheduler that is a program learns before all runs
+    #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
+    settle: u32,
+    /// Measure again what the cache knows
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// What a scheduler learns from before the runs of `lab bench`.
+const SETTLE: &str = "mixed-interactive";
+
 /// Simulated seconds before each measurement, for utilisation signals and models to settle.
 const WARMUP: u32 = 1;
 
@@ -129,6 +170,7 @@ fn main() -> ExitCode {
         Command::Kernels { json } => kernels(json),
         Command::Boot(args) => boot(&args),
         Command::Run(args) => compare(&args),
+        Command::Bench(args) => bench(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");
@@ -263,6 +305,72 @@ fn compare(args: &RunArgs) -> Result<ExitCode> {
     lab::cache::write(&path, serde_json::to_vec_pretty(&report)?)?;
     write!(std::io::stdout(), "{report}").context("cannot write")?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    let or_all = |given: &[String], all: fn() -> Result<Vec<String>>| match given {
+        [] => all(),
+        given => Ok(given.to_vec()),
+    };
+    let machines = or_all(&args.machine, catalogue::machines)?;
+    let workloads = or_all(&args.workload, catalogue::workloads)?;
+    let default = || {
+        Ok([EEVDF_EAS, EEVDF, "target/release/scx_joule"]
+            .map(str::to_owned)
+            .to_vec())
+    };
+    let schedulers = or_all(&args.scheduler, default)?;
+    let all = |names: &[String], one: fn(&str) -> Result<PathBuf>| -> Result<Vec<_>> {
+        names.iter().map(|name| one(name)).collect()
+    };
+    let bench = Bench {
+        machines: machines
+            .iter()
+            .map(|name| catalogue::machine(name))
+            .collect::<Result<_>>()?,
+        workloads: all(&workloads, catalogue::workload)?,
+        entrants: schedulers
+            .iter()
+            .map(|words| entrant(words))
+            .collect::<Result<_>>()?,
+        seeds: args.seeds,
+        order: args.order,
+        seconds: args.seconds,
+        warmup: WARMUP,
+        settle: (catalogue::workload(SETTLE)?, args.settle),
+        load: built(&args.load_binary)?,
+        fresh: args.fresh,
+    };
+    let cache = Cache::open()?;
+    let kernel = kernel(&cache, args.kernel.as_deref())?;
+    let rows = bench.run(&cache, &kernel)?;
+    let cells = bench.cells(&rows);
+    let head = format!(
+        "# Energy in the lab\n\nLinux {}; {} seeds; ratios to the reference of the machine, with their 95 % \
+         interval over the seeds, paired.\n",
+        kernel.release, args.seeds
+    );
+    let text = lab::bench::write(&lab::guest::logs(), &head, &rows, &cells)?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot write")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel's own schedulers by name, others by program and arguments.
+fn entrant(words: &str) -> Result<Entrant> {
+    if [EEVDF_EAS, EEVDF].contains(&words) {
+        return Ok(Entrant::ready(Scheduler {
+            name: words.to_owned(),
+            program: None,
+            arguments: String::new(),
+        }));
+    }
+    let (program, arguments) = words.split_once(' ').unwrap_or((words, ""));
+    Ok(Entrant::ready(Scheduler::of_program(
+        &built(Path::new(program))?,
+        arguments,
+    )))
 }
 
 fn kernel(cache: &Cache, name: Option<&str>) -> Result<Kernel> {

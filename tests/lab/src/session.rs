@@ -13,7 +13,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const SCRIPT: &str = include_str!("guest/session.sh");
+/// How runs are carried out in the guest.
+pub const SCRIPT: &str = include_str!("guest/session.sh");
 /// CPU time of the emulator for loading a big scheduler, and for each simulated second of a workload.
 const LOAD_LIMIT: Duration = Duration::from_secs(300);
 const SECOND_LIMIT: Duration = Duration::from_secs(30);
