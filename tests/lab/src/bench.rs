@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use store::{Key, Store};
 
 /// A scheduler that takes part, or why it cannot.
@@ -49,8 +50,8 @@ pub struct Bench {
     pub order: u64,
     /// Simulated seconds that count of each run; `None`: as long as the workload says.
     pub seconds: Option<u32>,
-    /// Simulated seconds before each run.
-    pub warmup: u32,
+    /// Simulated time before each run.
+    pub warmup: Duration,
     /// What schedulers that are programs first learn from, and for how many simulated seconds.
     pub settle: (PathBuf, u32),
     /// The workload runner.
@@ -357,7 +358,7 @@ mod tests {
             seeds: 5,
             order,
             seconds: None,
-            warmup: 1,
+            warmup: Duration::ZERO,
             settle: (workload("mixed-interactive"), 1),
             load: PathBuf::new(),
             fresh: false,

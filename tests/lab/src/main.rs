@@ -133,8 +133,10 @@ struct BenchArgs {
 /// What a scheduler learns from before the runs of `lab bench`.
 const SETTLE: &str = "mixed-interactive";
 
-/// Simulated seconds before each measurement, for utilisation signals and models to settle.
-const WARMUP: u32 = 1;
+/// Simulated time before each measurement, for utilisation signals and models to settle.
+const WARMUP: Duration = Duration::from_secs(1);
+/// The same where a table of many runs is measured, after a longer time for models to settle.
+const BENCH_WARMUP: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 struct BootArgs {
@@ -336,7 +338,7 @@ fn bench(args: &BenchArgs) -> Result<ExitCode> {
         seeds: args.seeds,
         order: args.order,
         seconds: args.seconds,
-        warmup: WARMUP,
+        warmup: BENCH_WARMUP,
         settle: (catalogue::workload(SETTLE)?, args.settle),
         load: built(&args.load_binary)?,
         fresh: args.fresh,
@@ -364,6 +366,7 @@ fn entrant(words: &str) -> Result<Entrant> {
             name: words.to_owned(),
             program: None,
             arguments: String::new(),
+            helpers: Vec::new(),
         }));
     }
     let (program, arguments) = words.split_once(' ').unwrap_or((words, ""));

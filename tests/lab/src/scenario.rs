@@ -9,6 +9,7 @@ use crate::report::{Report, Row, Sample};
 use crate::session::{Run, Scheduler, Session};
 use anyhow::{Context, Error, Result, bail};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// A comparison to be made.
 #[derive(Clone, Debug)]
@@ -25,8 +26,8 @@ pub struct Scenario {
     pub seeds: u64,
     /// Simulated seconds counted for each seed.
     pub seconds: u32,
-    /// Simulated seconds before them.
-    pub warmup: u32,
+    /// Simulated time before them.
+    pub warmup: Duration,
 }
 
 impl Scenario {

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 /// How runs are carried out in the guest.
 pub const SCRIPT: &str = include_str!("guest/session.sh");
-/// CPU time of the emulator for loading a big scheduler, and for each simulated second of a workload.
+/// CPU time of the emulator for loading a big scheduler, and for each simulated second of a workload, with its
+/// part of the warm-up.
 const LOAD_LIMIT: Duration = Duration::from_secs(300);
 const SECOND_LIMIT: Duration = Duration::from_secs(30);
 /// Simulated seconds of a workload that ends by itself are not known beforehand; this is a limit.
@@ -35,6 +36,8 @@ pub struct Scheduler {
     pub program: Option<PathBuf>,
     /// Its arguments, as the shell would read them.
     pub arguments: String,
+    /// Other programs that it runs.
+    pub helpers: Vec<PathBuf>,
 }
 
 /// One workload, once.
@@ -61,8 +64,8 @@ pub struct Session<'a> {
     pub load: &'a Path,
     /// In this order. Workloads of the same name are the same.
     pub runs: Vec<Run>,
-    /// Simulated seconds before each run's measurement, for utilisation signals to settle.
-    pub warmup: u32,
+    /// Simulated time before each run's measurement, for utilisation signals to settle.
+    pub warmup: Duration,
     /// A workload to run before all others, for a scheduler that learns, and for how many simulated seconds.
     pub settle: Option<(PathBuf, u32)>,
 }
@@ -91,6 +94,7 @@ impl Scheduler {
                 name: name.to_owned(),
                 program: None,
                 arguments: String::new(),
+                helpers: Vec::new(),
             })
             .collect()
     }
@@ -102,6 +106,7 @@ impl Scheduler {
             name: format!("{name} {arguments}").trim_end().to_owned(),
             program: Some(program.to_owned()),
             arguments: arguments.to_owned(),
+            helpers: Vec::new(),
         }
     }
 }
@@ -152,10 +157,10 @@ impl Session<'_> {
             ),
             self.scheduler.arguments,
             runs.collect::<Vec<_>>().join(" "),
-            self.warmup,
+            self.warmup.as_secs_f64(),
         );
         let lengths = self.runs.iter();
-        let lengths = lengths.map(|run| run.seconds.unwrap_or(UNTOLD_SECONDS) + self.warmup);
+        let lengths = lengths.map(|run| run.seconds.unwrap_or(UNTOLD_SECONDS));
         let seconds = lengths.fold(settle, u32::saturating_add);
         let workloads: BTreeMap<_, _> =
             (self.runs.iter().map(|run| (run.name(), &run.workload))).collect();
@@ -170,10 +175,13 @@ impl Session<'_> {
         if let Some((path, _)) = &self.settle {
             guest = guest.file(path, "/lab/settle.json");
         }
-        match program {
-            Some(program) => guest.program(program),
-            None => guest,
+        for program in program
+            .into_iter()
+            .chain(self.scheduler.helpers.iter().map(PathBuf::as_path))
+        {
+            guest = guest.program(program);
         }
+        guest
     }
 
     fn learnt(&self, section: &str) -> Result<Option<Learnt>> {

@@ -3,10 +3,14 @@
 
 mod common;
 
-use common::{joule_load, lab, or_fail, scheduler};
+use common::{instrument, joule_load, lab, or_fail, scheduler};
+use lab::bench::cell::Verdict;
+use lab::bench::{Bench, Entrant};
 use lab::catalogue;
 use lab::scenario::Scenario;
-use lab::session::{EEVDF, Scheduler};
+use lab::session::{EEVDF, EEVDF_EAS, Scheduler};
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// ×0.58 and ×0.61 of EEVDF without EAS were measured over five seeds.
 fn less_energy_than_eevdf_on(machine: &str) {
@@ -21,7 +25,7 @@ fn less_energy_than_eevdf_on(machine: &str) {
         schedulers,
         seeds: 2,
         seconds: 3,
-        warmup: 1,
+        warmup: Duration::from_secs(1),
     };
     let lab = lab();
     let report = or_fail(scenario.run(&lab.cache, &lab.kernel));
@@ -48,4 +52,45 @@ fn two_clusters_take_less_energy_than_under_eevdf_with_the_work_done() {
 #[test]
 fn three_clusters_take_less_energy_than_under_eevdf_with_the_work_done() {
     less_energy_than_eevdf_on("phone-3c-gs101");
+}
+
+/// A scheduler that keeps everything on the little CPUs.
+fn miser() -> Scheduler {
+    let object = instrument("miser.bpf.c", "miser.bpf.o", &["-target", "bpf", "-c"]);
+    let object = format!("-DOBJECT=\"{}\"", object.display());
+    let program = instrument("miser.c", "miser", &["-std=gnu23", &object]);
+    let mut miser = Scheduler::of_program(&program, "");
+    miser.helpers.push(PathBuf::from("bpftool"));
+    miser
+}
+
+#[test]
+fn a_scheduler_that_saves_energy_by_not_doing_the_work_is_marked() {
+    let machine = catalogue::machine("phone-3c-gs101").unwrap();
+    let mut schedulers = Scheduler::of_kernel(&machine);
+    schedulers.retain(|scheduler| scheduler.name == EEVDF_EAS);
+    schedulers.push(miser());
+    let bench = Bench {
+        machines: vec![machine],
+        workloads: vec![catalogue::workload("one-big-many-small").unwrap()],
+        entrants: schedulers.into_iter().map(Entrant::ready).collect(),
+        seeds: 2,
+        order: 1,
+        seconds: Some(1),
+        warmup: Duration::from_millis(200),
+        settle: (catalogue::workload("light-periodic").unwrap(), 1),
+        load: joule_load().to_owned(),
+        fresh: true,
+    };
+    let lab = lab();
+    let rows = or_fail(bench.run(&lab.cache, &lab.kernel));
+    let cells = bench.cells(&rows);
+    let miser = cells[0].standing("miser").unwrap();
+    assert_eq!(miser.verdict, Verdict::WorkLost, "{rows:#?}");
+    assert!(
+        miser.energy.unwrap().high < 1.0,
+        "it is not even a saving: {rows:#?}"
+    );
+    let eas = cells[0].standing(EEVDF_EAS).unwrap();
+    assert_eq!(eas.verdict, Verdict::Counts, "{rows:#?}");
 }

@@ -23,7 +23,7 @@ impl Key {
         let settle = session.settle.as_ref();
         let settled = settle.map(|(path, _)| cache::read(path)).transpose()?;
         let numbers = format!(
-            "{} {:?}",
+            "{:?} {:?}",
             session.warmup,
             settle.map(|(_, seconds)| seconds)
         );
