@@ -319,7 +319,7 @@ impl Outcome {
 }
 
 /// Where the logs of a run go: `$JOULE_LOGS`, else `target/joule`, and in it the run's name.
-fn run_directory(name: &str) -> Result<PathBuf> {
+pub(crate) fn run_directory(name: &str) -> Result<PathBuf> {
     let directory = logs().join(name);
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     directory

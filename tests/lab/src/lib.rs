@@ -15,6 +15,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod learnt;
 pub mod machine;
+pub mod peers;
 mod probe;
 pub mod process;
 mod qmp;

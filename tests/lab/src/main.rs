@@ -7,6 +7,7 @@ use lab::cache::Cache;
 use lab::catalogue;
 use lab::guest::Guest;
 use lab::kernel::{Kernel, Kernels, SERIES};
+use lab::peers::{PEERS, Peers};
 use lab::scenario::Scenario;
 use lab::session::{EEVDF, EEVDF_EAS, Scheduler};
 use std::io::Write;
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Run a command in a guest, or a shell on its console
     Boot(BootArgs),
+    /// Build the schedulers that others wrote, with which scx_joule is compared
+    Peers,
     /// Compare schedulers by energy and response times; writes run.json to the logs, too
     Run(RunArgs),
     /// Compare schedulers over machines and workloads; writes lab.csv, lab.md and plots to the logs, too
@@ -171,6 +174,7 @@ fn main() -> ExitCode {
         Command::Prepare { kernel, update } => prepare(&kernel, update),
         Command::Kernels { json } => kernels(json),
         Command::Boot(args) => boot(&args),
+        Command::Peers => peers(),
         Command::Run(args) => compare(&args),
         Command::Bench(args) => bench(&args),
     };
@@ -374,6 +378,25 @@ fn entrant(words: &str) -> Result<Entrant> {
         &built(Path::new(program))?,
         arguments,
     )))
+}
+
+fn peers() -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let peers = Peers::new(&cache);
+    let mut out = std::io::stdout();
+    let mut code = ExitCode::SUCCESS;
+    for peer in &PEERS {
+        let program = peers.program(peer);
+        let said = match &program {
+            Ok(program) => program.display().to_string(),
+            Err(error) => {
+                code = ExitCode::from(LAB_FAILED);
+                format!("{error:#}")
+            }
+        };
+        writeln!(out, "{:22} {:8} {said}", peer.name, peer.version).context("cannot write")?;
+    }
+    Ok(code)
 }
 
 fn kernel(cache: &Cache, name: Option<&str>) -> Result<Kernel> {

@@ -1,7 +1,7 @@
 //! Running helper programs: with a time limit, their own output kept for the error message, and never outliving us.
 
 use anyhow::{Context, Result, bail};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -79,10 +79,9 @@ pub fn find(program: &Path) -> Result<PathBuf> {
         })
 }
 
-/// The C compiler: `$BPF_CLANG`, else clang-19.
-fn clang() -> Result<Command> {
-    let clang = std::env::var_os("BPF_CLANG").unwrap_or_else(|| "clang-19".into());
-    Ok(command(find(Path::new(&clang))?))
+/// What `$BPF_CLANG` calls the C compiler, else clang-19.
+pub fn clang_name() -> OsString {
+    std::env::var_os("BPF_CLANG").unwrap_or_else(|| "clang-19".into())
 }
 
 /// Compiles one C file; warnings are errors.
@@ -90,7 +89,7 @@ fn clang() -> Result<Command> {
 /// # Errors
 /// When the compiler is missing or does not like it.
 pub fn compile(source: &Path, options: &[&str], output: &Path) -> Result<()> {
-    let mut compile = clang()?;
+    let mut compile = command(find(Path::new(&clang_name()))?);
     compile
         .args(["-O2", "-g", "-Wall", "-Werror"])
         .args(options);
