@@ -7,13 +7,14 @@ RELEASE := target/release
 # The scheduler replaces the kernel's, which takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run run-here run-lab test test-full format
+.PHONY: help run run-here run-lab test test-full bench-cost format
 
 help:
 	@echo 'make run        schedule this machine; without sched_ext, the emulated lab machine'
 	@echo 'make run-lab    the lab machine in any case: MACHINE=, WORKLOAD=, SEEDS= choose another run'
 	@echo 'make test       everything that must pass'
 	@echo 'make test-full  that, and what needs more time or more downloads'
+	@echo 'make bench-cost what a wake-up costs under scx_joule and its peers, in instructions'
 	@echo 'make format     format Rust and BPF sources'
 
 run:
@@ -41,6 +42,13 @@ test:
 test-full:
 	@packaging/debian-deps.sh build lab
 	@tests/run.sh tests/list tests/list-full
+
+# Not as root: cargo, which builds the peers, is the user's.
+bench-cost:
+	@packaging/debian-deps.sh build lab
+	@$(STEP) build-run 'building scx_joule, its lab and its workload runner' \
+		cargo build --release --package scx_joule --package lab --package joule-load
+	$(RELEASE)/lab cost
 
 format:
 	cargo fmt --all

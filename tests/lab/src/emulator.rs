@@ -33,8 +33,10 @@ const PATIENCE: u32 = 20;
 /// The machine that a kernel boots on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// CPUs (hardware threads), a multiple of `threads`.
+    /// CPUs (hardware threads), a multiple of `threads` times `sockets`.
     pub cpus: usize,
+    /// Sockets, each with a last-level cache of its own.
+    pub sockets: usize,
     /// Threads per core.
     pub threads: usize,
     /// Memory for the guest, MiB.
@@ -51,11 +53,13 @@ impl Shape {
     /// # Errors
     /// Says what would be right.
     pub fn check(&self) -> Result<()> {
-        if self.threads == 0 || self.cpus == 0 || !self.cpus.is_multiple_of(self.threads) {
+        let unit = self.threads.saturating_mul(self.sockets);
+        if unit == 0 || self.cpus == 0 || !self.cpus.is_multiple_of(unit) {
             bail!(
-                "{} CPUs with {} threads a core: give a multiple",
+                "{} CPUs with {} threads a core in {} sockets: give a multiple",
                 self.cpus,
-                self.threads
+                self.threads,
+                self.sockets
             );
         }
         if self.cpus > 255 {
@@ -88,10 +92,10 @@ impl Shape {
 
     /// The emulator's options for this machine, without those of one run.
     pub fn options(&self) -> Vec<String> {
-        let cores = self.cpus / self.threads.max(1);
+        let cores = self.cpus / self.threads.max(1) / self.sockets.max(1);
         let smp = format!(
-            "{},sockets=1,cores={cores},threads={}",
-            self.cpus, self.threads
+            "{},sockets={},cores={cores},threads={}",
+            self.cpus, self.sockets, self.threads
         );
         let seed = self.seed.to_string();
         let memory = format!("{}M", self.total_mib());
@@ -303,6 +307,7 @@ mod tests {
     fn shape() -> Shape {
         Shape {
             cpus: 8,
+            sockets: 1,
             threads: 2,
             memory_mib: 1024,
             seed: 1,
@@ -320,12 +325,33 @@ mod tests {
     }
 
     #[test]
+    fn sockets_share_out_the_cores() {
+        let shape = Shape {
+            sockets: 2,
+            ..shape()
+        };
+        assert!(
+            shape
+                .options()
+                .contains(&"8,sockets=2,cores=2,threads=2".to_owned())
+        );
+    }
+
+    #[test]
     fn a_shape_that_cannot_be_built_is_refused() {
         let wrong = [
             Shape { cpus: 0, ..shape() },
             Shape { cpus: 7, ..shape() },
             Shape {
                 threads: 0,
+                ..shape()
+            },
+            Shape {
+                sockets: 0,
+                ..shape()
+            },
+            Shape {
+                sockets: 3,
                 ..shape()
             },
             Shape {

@@ -88,6 +88,7 @@ impl<'a> Guest<'a> {
             name: name.to_owned(),
             shape: Shape {
                 cpus: 8,
+                sockets: 1,
                 threads: 1,
                 memory_mib: 1024,
                 seed: 1,
@@ -155,6 +156,13 @@ impl<'a> Guest<'a> {
     pub fn cpus(mut self, cpus: usize, threads: usize) -> Self {
         self.shape.cpus = cpus;
         self.shape.threads = threads;
+        self
+    }
+
+    /// Sockets to share out the cores to, each with a last-level cache of its own.
+    #[must_use]
+    pub fn sockets(mut self, sockets: usize) -> Self {
+        self.shape.sockets = sockets;
         self
     }
 

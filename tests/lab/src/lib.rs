@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cache;
 pub mod catalogue;
 pub mod console;
+pub mod cost;
 pub mod debian;
 mod emulator;
 pub mod guest;

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use lab::bench::{Bench, Entrant};
 use lab::cache::Cache;
 use lab::catalogue;
+use lab::cost::{Count, MACHINES, Subject};
 use lab::guest::Guest;
 use lab::kernel::{Kernel, Kernels, SERIES};
 use lab::peers::{PEERS, Peers};
@@ -56,6 +57,8 @@ enum Command {
     Boot(BootArgs),
     /// Build the schedulers that others wrote, with which scx_joule is compared
     Peers,
+    /// Count the instructions that schedulers execute per wake-up; writes cost.json to the logs, too
+    Cost(CostArgs),
     /// Compare schedulers by energy and response times; writes run.json to the logs, too
     Run(RunArgs),
     /// Compare schedulers over machines and workloads; writes lab.csv, lab.md and plots to the logs, too
@@ -142,6 +145,25 @@ const WARMUP: Duration = Duration::from_secs(1);
 const BENCH_WARMUP: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
+struct CostArgs {
+    /// The workload: a name in bench/workloads, or a file in rt-app's JSON
+    #[arg(long, default_value = "messaging")]
+    workload: String,
+    /// A series or a release
+    #[arg(long)]
+    kernel: Option<String>,
+    /// scx_joule's program
+    #[arg(long, value_name = "PATH", default_value = "target/release/scx_joule")]
+    scheduler_binary: PathBuf,
+    /// The workload runner's program
+    #[arg(long, value_name = "PATH", default_value = "target/release/joule-load")]
+    load_binary: PathBuf,
+    /// Simulated time to count for
+    #[arg(long, value_name = "SECS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+}
+
+#[derive(Debug, Args)]
 struct BootArgs {
     /// A series or a release
     #[arg(long)]
@@ -175,6 +197,7 @@ fn main() -> ExitCode {
         Command::Kernels { json } => kernels(json),
         Command::Boot(args) => boot(&args),
         Command::Peers => peers(),
+        Command::Cost(args) => cost(&args),
         Command::Run(args) => compare(&args),
         Command::Bench(args) => bench(&args),
     };
@@ -397,6 +420,37 @@ fn peers() -> Result<ExitCode> {
         writeln!(out, "{:22} {:8} {said}", peer.name, peer.version).context("cannot write")?;
     }
     Ok(code)
+}
+
+fn cost(args: &CostArgs) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let kernel = kernel(&cache, args.kernel.as_deref())?;
+    let peers = Peers::new(&cache);
+    let mut subjects = vec![Subject {
+        name: "scx_joule".to_owned(),
+        // the workspace has one version
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        program: Ok(built(&args.scheduler_binary)?),
+        arguments: String::new(),
+    }];
+    subjects.extend(PEERS.iter().map(|peer| Subject {
+        name: peer.name.to_owned(),
+        version: peer.version.to_owned(),
+        program: peers.program(peer).map_err(|error| format!("{error:#}")),
+        arguments: peer.arguments.to_owned(),
+    }));
+    let count = Count {
+        machines: MACHINES.to_vec(),
+        subjects,
+        workload: catalogue::workload(&args.workload)?,
+        load: built(&args.load_binary)?,
+        seconds: args.seconds,
+    };
+    let report = count.run(&cache, &kernel)?;
+    let path = lab::guest::logs().join("cost.json");
+    lab::cache::write(&path, serde_json::to_vec_pretty(&report)?)?;
+    write!(std::io::stdout(), "{report}").context("cannot write")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn kernel(cache: &Cache, name: Option<&str>) -> Result<Kernel> {

@@ -79,6 +79,14 @@ pub fn find(program: &Path) -> Result<PathBuf> {
         })
 }
 
+/// The C compiler that [`clang_name`] names.
+///
+/// # Errors
+/// When it is not installed.
+pub fn clang() -> Result<Command> {
+    Ok(command(find(Path::new(&clang_name()))?))
+}
+
 /// What `$BPF_CLANG` calls the C compiler, else clang-19.
 pub fn clang_name() -> OsString {
     std::env::var_os("BPF_CLANG").unwrap_or_else(|| "clang-19".into())
@@ -89,7 +97,7 @@ pub fn clang_name() -> OsString {
 /// # Errors
 /// When the compiler is missing or does not like it.
 pub fn compile(source: &Path, options: &[&str], output: &Path) -> Result<()> {
-    let mut compile = command(find(Path::new(&clang_name()))?);
+    let mut compile = clang()?;
     compile
         .args(["-O2", "-g", "-Wall", "-Werror"])
         .args(options);

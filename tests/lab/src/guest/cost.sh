@@ -1,0 +1,44 @@
+# Counts what a scheduler's programs execute under a load ($scheduler, $arguments, $caches, $seconds are set above).
+state=/sys/kernel/sched_ext/state
+fail() {
+    echo "cost: $1"
+    tail -n 12 /tmp/scheduler.log 2>/dev/null
+    exit 1
+}
+last_word() {
+    said=$(tail -n 1 /tmp/scheduler.log)
+    echo "${said:-it says nothing}"
+}
+load() {
+    joule-load run /lab/workload.json --seed 1 --duration $1 --json > /tmp/load.log 2>&1 || fail "joule-load failed: $(tail -n 1 /tmp/load.log)"
+}
+snapshot() {
+    echo "{\"snapshot\":$(bpftool --json prog show)}" >> $RESULTS
+}
+found=$(cat /sys/devices/system/cpu/cpu*/cache/index3/shared_cpu_list | sort -u | wc -l)
+[ $found = $caches ] || fail "the machine has $found last-level caches, not $caches"
+if [ $scheduler = scx_joule ]; then
+    # only it has groups; the JSON is of many lines, a result of one
+    echo "{\"check\":$(scx_joule check --json | tr -d '\n')}" >> $RESULTS
+fi
+$scheduler $arguments > /tmp/scheduler.log 2>&1 &
+pid=$!
+waited=0
+while [ "$(cat $state)" != enabled ]; do
+    sleep 0.1
+    waited=$((waited + 1))
+    [ -d /proc/$pid ] || fail "$scheduler ended: $(last_word)"
+    [ $waited -lt 3000 ] || fail "$scheduler did not attach in 300 s"
+done
+attached=$(cat /sys/kernel/sched_ext/enable_seq)
+sysctl -q kernel.bpf_stats_enabled=1 || fail "the kernel keeps no statistics of programs"
+load 1
+snapshot
+load $seconds
+snapshot
+# a program's file tells what bpftool leaves out; of links, which name a program too, the awk keeps nothing
+verified=$(awk '/^prog_id:/ { id = $2 } /^verified_insns:/ { printf "%s\"%s\":%s", comma, id, $2; comma = "," }' \
+    /proc/$pid/fdinfo/* 2>/dev/null)
+echo "{\"verified\":{$verified}}" >> $RESULTS
+[ "$(cat $state)" = enabled ] || fail "$scheduler did not last: $(last_word)"
+[ "$(cat /sys/kernel/sched_ext/enable_seq)" = "$attached" ] || fail "$scheduler had to be restarted"

@@ -1,0 +1,52 @@
+//! Counting what a scheduler costs, on real kernels.
+
+mod common;
+
+use common::{joule_load, lab, or_fail, scheduler};
+use lab::catalogue;
+use lab::cost::{CALLBACKS, CostMachine, Count, Section, Subject};
+use std::path::PathBuf;
+
+fn count() -> Section {
+    let subject = |name: &str, program: PathBuf| Subject {
+        name: name.to_owned(),
+        version: "0".to_owned(),
+        program: Ok(program),
+        arguments: String::new(),
+    };
+    let count = Count {
+        machines: vec![CostMachine { cpus: 8, caches: 4 }],
+        subjects: vec![
+            subject("no-scheduler", PathBuf::from("/bin/false")),
+            subject("scx_joule", scheduler().to_owned()),
+        ],
+        workload: or_fail(catalogue::workload("messaging")),
+        load: joule_load().to_owned(),
+        seconds: 1,
+    };
+    let lab = lab();
+    or_fail(count.run(&lab.cache, &lab.kernel))
+        .machines
+        .remove(0)
+}
+
+#[test]
+fn the_cost_of_a_wakeup_is_counted_and_repeats() {
+    let section = count();
+    assert_eq!(section.groups, Some(4));
+    let broken = section.rows[0].error.as_deref().unwrap();
+    assert!(broken.starts_with("false ended"), "{broken}");
+    let cost = section.rows[1].cost.as_ref().unwrap();
+    for callback in CALLBACKS {
+        let counted = &cost.programs[callback];
+        assert!(counted.verified_insns > 0, "{callback}: {counted:?}");
+        // two readings of the clock alone take tens of instructions
+        assert!(
+            counted.instructions >= 10 * counted.runs,
+            "{callback}: {counted:?}"
+        );
+    }
+    // a second of the load is 100 bursts, each of 20 messages that wake a thread
+    assert!(cost.wakeups >= 1000, "{cost:?}");
+    assert_eq!(section.rows, count().rows);
+}
