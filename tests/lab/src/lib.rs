@@ -17,6 +17,7 @@ pub mod kernel;
 pub mod learnt;
 pub mod machine;
 pub mod peers;
+pub mod oracle;
 mod probe;
 pub mod process;
 mod qmp;
