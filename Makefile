@@ -7,11 +7,12 @@ RELEASE := target/release
 # The scheduler replaces the kernel's, which takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run run-here run-lab test test-full bench-cost format
+.PHONY: help run run-here run-lab test test-full bench-cost bench-lisa format
 
 help:
 	@echo 'make run        schedule this machine; without sched_ext, the emulated lab machine'
 	@echo 'make run-lab    the lab machine in any case: MACHINE=, WORKLOAD=, SEEDS= choose another run'
+	@echo 'make bench-lisa judge seven behaviours of energy-aware scheduling in the lab, as LISA does: MACHINE='
 	@echo 'make test       everything that must pass'
 	@echo 'make test-full  that, and what needs more time or more downloads'
 	@echo 'make bench-cost what a wake-up costs under scx_joule and its peers, in instructions'
@@ -34,6 +35,12 @@ run-lab:
 		cargo build --release --package scx_joule --package lab --package joule-load
 	$(AS_ROOT) $(RELEASE)/lab run $(if $(MACHINE),--machine $(MACHINE)) $(if $(WORKLOAD),--workload $(WORKLOAD)) \
 		$(if $(SEEDS),--seeds $(SEEDS))
+
+bench-lisa:
+	@packaging/debian-deps.sh build lab
+	@$(STEP) build-run 'building scx_joule, its lab and its workload runner' \
+		cargo build --release --package scx_joule --package lab --package joule-load
+	$(AS_ROOT) $(RELEASE)/lab lisa $(if $(MACHINE),--machine $(MACHINE))
 
 test:
 	@packaging/debian-deps.sh build lab

@@ -17,6 +17,8 @@ pub struct Report {
     /// How work was done.
     #[serde(flatten)]
     pub means: Means,
+    /// The common start on `CLOCK_MONOTONIC`.
+    pub start_us: u64,
     /// From the common start to the end of the last thread.
     pub wall_us: u64,
     /// Difference of the meter; null without one, and when its counter went back.
@@ -108,6 +110,7 @@ impl Report {
             workload: name.to_owned(),
             seed,
             means: Means::of(source),
+            start_us: outcome.start_ns / 1_000,
             wall_us: outcome.wall_ns / 1_000,
             energy_uj: outcome.energy_uj,
             interrupted: outcome.interrupted,

@@ -69,6 +69,8 @@ pub struct TaskOutcome {
 pub struct Outcome {
     /// The tasks that have threads, in the order of the file.
     pub tasks: Vec<TaskOutcome>,
+    /// The common start on `CLOCK_MONOTONIC`, in ns.
+    pub start_ns: u64,
     /// From the common start to the end of the last thread, in ns.
     pub wall_ns: u64,
     /// Difference of the meter; `None` without a meter, and when its counter went back.
@@ -176,6 +178,7 @@ fn play_rounds(
     }
     Ok(Outcome {
         tasks,
+        start_ns: round.start_ns,
         wall_ns: round.wall_ns,
         energy_uj: round.energy_uj,
         interrupted: crew.interrupted(),
@@ -283,6 +286,7 @@ struct Crew<'scope, 'a> {
 struct Round {
     /// By thread.
     records: Vec<Record>,
+    start_ns: u64,
     wall_ns: u64,
     energy_uj: Option<u64>,
 }
@@ -341,6 +345,7 @@ impl Crew<'_, '_> {
             .and_then(|(before, after)| used_uj(before, after));
         Ok(Round {
             records,
+            start_ns,
             wall_ns,
             energy_uj,
         })

@@ -190,6 +190,7 @@ impl Bench {
             runs,
             warmup: self.warmup,
             settle: settle.clone(),
+            watch: None,
         };
         let store = Store::new(
             cache,

@@ -4,6 +4,7 @@
 //! [`kernel::Kernels`] finds and accepts the kernels, [`machine`] describes the virtual SoC they
 //! run on, and [`scenario`] compares schedulers. Everything downloaded or built is kept in a [`cache::Cache`].
 
+pub mod behaviour;
 pub mod bench;
 pub mod cache;
 pub mod catalogue;
@@ -16,8 +17,8 @@ pub mod initramfs;
 pub mod kernel;
 pub mod learnt;
 pub mod machine;
-pub mod peers;
 pub mod oracle;
+pub mod peers;
 mod probe;
 pub mod process;
 mod qmp;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use lab::behaviour::Behaviours;
 use lab::bench::{Bench, Entrant};
 use lab::cache::Cache;
 use lab::catalogue;
@@ -63,6 +64,9 @@ enum Command {
     Run(RunArgs),
     /// Compare schedulers over machines and workloads; writes lab.csv, lab.md and plots to the logs, too
     Bench(BenchArgs),
+    /// Judge seven behaviours of energy-aware scheduling by the Energy Model, as Arm's LISA does; writes lisa.json to the
+    /// logs, too
+    Lisa(LisaArgs),
 }
 
 #[derive(Debug, Args)]
@@ -136,6 +140,25 @@ struct BenchArgs {
     fresh: bool,
 }
 
+#[derive(Debug, Args)]
+struct LisaArgs {
+    /// A virtual machine with an Energy Model, as for `run`; its variant whose Energy Model is the truth is added
+    #[arg(long, default_value = "phone-3c-gs101")]
+    machine: String,
+    /// The scheduler's program
+    #[arg(long, value_name = "PATH", default_value = "target/release/scx_joule")]
+    scheduler_binary: PathBuf,
+    /// Only the kernel's EAS
+    #[arg(long, conflicts_with = "scheduler_binary")]
+    kernel_only: bool,
+    /// The workload runner's program
+    #[arg(long, value_name = "PATH", default_value = "target/release/joule-load")]
+    load_binary: PathBuf,
+    /// A series or a release
+    #[arg(long)]
+    kernel: Option<String>,
+}
+
 /// What a scheduler learns from before the runs of `lab bench`.
 const SETTLE: &str = "mixed-interactive";
 
@@ -200,6 +223,7 @@ fn main() -> ExitCode {
         Command::Cost(args) => cost(&args),
         Command::Run(args) => compare(&args),
         Command::Bench(args) => bench(&args),
+        Command::Lisa(args) => lisa(&args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");
@@ -450,6 +474,27 @@ fn cost(args: &CostArgs) -> Result<ExitCode> {
     let path = lab::guest::logs().join("cost.json");
     lab::cache::write(&path, serde_json::to_vec_pretty(&report)?)?;
     write!(std::io::stdout(), "{report}").context("cannot write")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lisa(args: &LisaArgs) -> Result<ExitCode> {
+    let machine = catalogue::machine(&args.machine)?;
+    let mut schedulers = Scheduler::of_kernel(&machine);
+    schedulers.retain(|scheduler| scheduler.name == EEVDF_EAS);
+    if !args.kernel_only {
+        schedulers.push(Scheduler::of_program(&built(&args.scheduler_binary)?, ""));
+    }
+    let behaviours = Behaviours {
+        machine,
+        schedulers,
+        load: built(&args.load_binary)?,
+    };
+    let cache = Cache::open()?;
+    let kernel = kernel(&cache, args.kernel.as_deref())?;
+    let verdicts = behaviours.run(&cache, &kernel)?;
+    let path = lab::guest::logs().join("lisa.json");
+    lab::cache::write(&path, serde_json::to_vec_pretty(&verdicts)?)?;
+    write!(std::io::stdout(), "{verdicts}").context("cannot write")?;
     Ok(ExitCode::SUCCESS)
 }
 

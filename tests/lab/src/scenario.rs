@@ -95,6 +95,7 @@ impl Scenario {
             runs: (1..=self.seeds).map(run).collect(),
             warmup: self.warmup,
             settle: None,
+            watch: None,
         };
         let done = session.run(cache, kernel, soc)?;
         eprintln!(

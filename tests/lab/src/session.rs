@@ -68,6 +68,9 @@ pub struct Session<'a> {
     pub warmup: Duration,
     /// A workload to run before all others, for a scheduler that learns, and for how many simulated seconds.
     pub settle: Option<(PathBuf, u32)>,
+    /// Threads of which each run tells where they ran, by a pattern of their names as trace filters have it: in
+    /// lines `ran SECONDS CPU THREAD` (`CLOCK_MONOTONIC`), one each time such a thread is switched to.
+    pub watch: Option<String>,
 }
 
 /// What came of it.
@@ -75,6 +78,8 @@ pub struct Session<'a> {
 pub struct Sessioned {
     /// In the order of the runs: figures, or why there are none.
     pub samples: Vec<Result<Sample, String>>,
+    /// In the order of the runs: all that the guest wrote.
+    pub told: Vec<String>,
     /// What went wrong when all was done: the scheduler did not leave as it should.
     pub fault: Option<String>,
     /// What the scheduler said of itself at the end, where it has an energy model.
@@ -127,14 +132,19 @@ impl Session<'_> {
     pub fn run(&self, cache: &Cache, kernel: &Kernel, soc: &Soc) -> Result<Sessioned> {
         let outcome = self.guest(cache, kernel, soc).run()?.finished()?;
         let sections = sections(&outcome.results);
-        let samples = self.runs.iter().map(|run| {
+        let section = |run: &Run| {
             let name = format!("{} {}", run.name(), run.seed);
-            let section = sections.get(name.as_str()).copied();
+            sections.get(name.as_str()).copied()
+        };
+        let samples = self.runs.iter().map(|run| {
+            let section = section(run);
             sample(section.ok_or("the guest did not come to it")?)
         });
+        let told = self.runs.iter().map(|run| section(run).unwrap_or_default());
         let end = sections.get("end").copied().unwrap_or_default();
         Ok(Sessioned {
             samples: samples.collect(),
+            told: told.map(str::to_owned).collect(),
             fault: end.lines().find_map(fault),
             learnt: self.learnt(end)?,
             wall: outcome.wall,
@@ -150,7 +160,7 @@ impl Session<'_> {
         });
         let settle = self.settle.as_ref().map_or(0, |(_, seconds)| *seconds);
         let head = format!(
-            "scheduler={}\narguments='{}'\nruns='{}'\nwarmup={}\nsettle={settle}\n",
+            "scheduler={}\narguments='{}'\nruns='{}'\nwarmup={}\nsettle={settle}\nwatch='{}'\n",
             command.map_or_else(
                 || self.scheduler.name.as_str().into(),
                 OsStr::to_string_lossy
@@ -158,6 +168,7 @@ impl Session<'_> {
             self.scheduler.arguments,
             runs.collect::<Vec<_>>().join(" "),
             self.warmup.as_secs_f64(),
+            self.watch.as_deref().unwrap_or_default(),
         );
         let lengths = self.runs.iter();
         let lengths = lengths.map(|run| run.seconds.unwrap_or(UNTOLD_SECONDS));

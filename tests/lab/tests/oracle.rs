@@ -6,7 +6,9 @@ mod common;
 use common::{joule_load, lab, or_fail};
 use lab::catalogue;
 use lab::oracle;
-use lab::scenario::{EEVDF_EAS, Scenario, Scheduler};
+use lab::scenario::Scenario;
+use lab::session::{EEVDF_EAS, Scheduler};
+use std::time::Duration;
 
 const SECONDS: u32 = 2;
 
@@ -23,7 +25,7 @@ fn eas_takes_no_less_than_the_oracle_on(machine: &str) {
             schedulers,
             seeds: 2,
             seconds: SECONDS,
-            warmup: 1,
+            warmup: Duration::from_secs(1),
         };
         let lab = lab();
         let report = or_fail(scenario.run(&lab.cache, &lab.kernel));

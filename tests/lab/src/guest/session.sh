@@ -1,5 +1,6 @@
 # Runs workloads one after the other under a scheduler. Set above: $scheduler and $arguments; $runs, words of
-# the form NAME:SEED:SECONDS (none: as the workload says); $warmup, before each; $settle, before all.
+# the form NAME:SEED:SECONDS (none: as the workload says); $warmup, before each; $settle, before all
+# (none: 0); $watch, threads to trace.
 # Each run leaves a section of the results that begins with '== NAME SEED'. What spoils a run is said in a
 # line 'void REASON' of it, and the next run is tried.
 vsoc=/sys/kernel/debug/vsoc
@@ -51,10 +52,25 @@ counts() {
     awk '$1 ~ /depth|sleep/ { exits += $NF } END { print "'$1'_idle_exits", exits }' $vsoc/truth
 }
 kernel_said() { dmesg -c | sed 's/^/kernel /'; }
+trace=/sys/kernel/tracing
+switches=$trace/events/sched/sched_switch
+placements() {
+    awk '/overrun|dropped/ { lost += $NF } END { if (lost) print "void", lost, "events lost" }' $trace/per_cpu/cpu*/stats
+    sed -n 's/^.*\[0*\([0-9][0-9]*\)\] [^ ]* *\([0-9.]*\): sched_switch: .*next_comm=\([^ ]*\) .*/ran \2 \1 \3/p' \
+        $trace/trace
+    echo > $trace/trace
+}
+if [ -n "$watch" ]; then
+    echo mono > $trace/trace_clock
+    echo 1024 > $trace/buffer_size_kb
+    echo "next_comm ~ \"$watch\"" > $switches/filter
+    echo 1 > $switches/enable
+fi
 
 if attach && [ $settle -gt 0 ]; then
     joule-load run /lab/settle.json --duration $settle > /tmp/settle 2>&1 || reason="joule-load failed: $(tail -n 1 /tmp/settle)"
 fi
+[ $warmup = 0 ] && warmup=
 dmesg -c > /dev/null
 for run in $runs; do
     name=${run%%:*}
@@ -64,9 +80,10 @@ for run in $runs; do
     echo "== $name $seed" >> $RESULTS
     [ -n "$reason" ] && { void "$reason"; continue; }
     counts before >> $RESULTS
-    joule-load run /lab/$name.json --seed $seed ${seconds:+--duration $seconds} --warmup $warmup \
+    joule-load run /lab/$name.json --seed $seed ${seconds:+--duration $seconds} ${warmup:+--warmup $warmup} \
         --meter $vsoc/energy_uj --json >> $RESULTS 2> /tmp/load || void "joule-load failed: $(tail -n 1 /tmp/load)"
     counts after >> $RESULTS
+    [ -z "$watch" ] || placements >> $RESULTS
     kernel_said >> $RESULTS
     if ! lasted; then
         void "$scheduler did not last: $(last_words)"
