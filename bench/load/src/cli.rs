@@ -32,7 +32,7 @@ pub enum Command {
 
 /// The part of the manual that rt-app's does not have.
 const GRAMMAR: &str = "\
-Workload files are rt-app's JSON: tasks with instance, loop, delay, policy, priority, cpus, phases; \
+Workload files are rt-app's JSON: tasks with instance, loop, delay, policy, priority, cpus, taskgroup, phases; \
 the events run, runtime, sleep, timer, yield, suspend, resume, in the order of the file and with any \
 suffix (run1, run_late); global with duration (s), calibration (\"CPU3\"), default_policy. Times are in \
 µs; run is µs of work on the biggest CPU at its highest frequency. Comments are allowed.
@@ -46,6 +46,10 @@ Beyond rt-app:
                     instead of phases: a burst of messages goes round a ring of threads connected
                     by pipes; every message costs every member work µs; bursts are due every period
                     µs (without: one after the other), loop counts them. The burst is the job.
+  taskgroups {\"/name\": {\"weight\": 300}}
+                    of global: cpu.weight of the cgroup that tasks name as their taskgroup, 1 to
+                    10000; one without an entry has 100. Groups are created below the runner's own
+                    cgroup and removed after the run; those that exist are used and left.
 
 A job is the work between two waits. It is due when its wait was to end and complete at the next wait. \
 A relative timer that was missed skips to the latest expiry and counts what it skipped; an absolute one \

@@ -3,7 +3,7 @@
 //! `rtapp` reads a file into a `workload`; `run` creates its threads, each of
 //! which a `player` leads through its events; work itself is done by whatever
 //! implements [`work::Work`]: a calibrated loop on a real machine, virtual work
-//! in the lab. `stats` and `report` tell what came of it.
+//! in the lab; `taskgroup` sets up the cgroups they run in. `stats` and `report` tell what came of it.
 
 pub mod cli;
 pub mod clock;
@@ -16,6 +16,7 @@ pub mod rtapp;
 pub mod run;
 pub mod source;
 pub mod stats;
+pub mod taskgroup;
 pub mod virtual_work;
 pub mod vsoc;
 pub mod work;

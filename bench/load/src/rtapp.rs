@@ -1,4 +1,4 @@
-//! Reads rt-app's JSON, the subset that describes load, and four additions of our own.
+//! Reads rt-app's JSON, the subset that describes load, and additions of our own.
 //!
 //! As in rt-app: `tasks` and `global`; a task has `phases` or is itself its one
 //! phase; events are played in the order of the file, and a key may carry a
@@ -9,8 +9,12 @@
 //! - A timer belongs to its thread, whatever its `ref`; a relative timer stays on
 //!   its grid and counts what it skipped, where rt-app starts a new grid.
 //! - A resume that finds its target at work is kept for the next suspend.
+//! - A `taskgroup` is a cgroup of version 2 below the runner's own, and belongs to
+//!   the task, not to a phase.
 //! - Additions: `load_pct` (work as percent of the phase's timer period on the
-//!   biggest CPU), `jitter_pct`, `deadline`, `nice`, and the task type `ring`.
+//!   biggest CPU), `jitter_pct`, `deadline`, `nice`, the task type `ring`, and
+//!   `global.taskgroups`: the weights of cgroups (`{"/name": {"weight": 300}}`,
+//!   `cpu.weight` of cgroup v2, 1 to 10 000; a group without an entry has 100).
 //! - What is not understood is an error: nothing is skipped without a word.
 
 mod body;
@@ -178,6 +182,8 @@ struct Global {
     duration: Option<Int<-1, 86_400>>,
     calibration: Option<number::CalibrationField>,
     default_policy: Option<body::PolicyName>,
+    #[serde(default)]
+    taskgroups: Named<body::GroupBody>,
     logdir: Option<IgnoredAny>,
     log_basename: Option<IgnoredAny>,
     log_size: Option<IgnoredAny>,
@@ -194,6 +200,12 @@ struct Global {
 /// An object whose keys are names: in the order of the file, each once.
 #[derive(Debug)]
 struct Named<T>(Vec<(String, T)>);
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -11,6 +11,7 @@ use crate::meter::{Meter, used_uj};
 use crate::player::{Part, Player};
 use crate::source::Source;
 use crate::stats::{MAX_KEPT, Record};
+use crate::taskgroup::Taskgroups;
 use crate::vsoc::set_policy;
 use crate::work::Limits;
 use crate::workload::{Event, Kind, Task, Workload};
@@ -82,7 +83,7 @@ pub struct Outcome {
 /// Runs a workload.
 ///
 /// # Errors
-/// When it would never end, when a thread cannot be created or set up or cannot
+/// When it would never end, when its cgroups cannot be had or put back, when a thread cannot be created or set up or cannot
 /// go on, when the meter fails, and when a signal comes before anything counted.
 pub fn run(workload: &Workload, source: &Source, options: &Options) -> Result<Outcome> {
     let duration_ns = options.duration_ns.or(workload.duration_ns);
@@ -99,6 +100,7 @@ pub fn run(workload: &Workload, source: &Source, options: &Options) -> Result<Ou
     let (workers, mailboxes, post) = workers(workload)?;
     let post = Arc::new(post);
     let signals = forward_signals(news.clone())?;
+    let groups = Taskgroups::set_up(&workload.taskgroups).inspect_err(|_| signals.close())?;
     let room = MAX_KEPT / workers.len().max(1);
     let outcome = thread::scope(|scope| {
         let mut crew = Crew {
@@ -111,6 +113,7 @@ pub fn run(workload: &Workload, source: &Source, options: &Options) -> Result<Ou
             let desk = Desk {
                 index,
                 worker,
+                groups: &groups,
                 seed: options.seed,
                 room,
                 stop: &stop,
@@ -143,8 +146,9 @@ pub fn run(workload: &Workload, source: &Source, options: &Options) -> Result<Ou
         crew.dismiss();
         outcome
     });
+    let put_back = groups.put_back();
     signals.close();
-    outcome
+    outcome.and_then(|outcome| put_back.map(|()| outcome))
 }
 
 fn play_rounds(
@@ -427,6 +431,7 @@ impl News {
 struct Desk<'a> {
     index: usize,
     worker: &'a Worker<'a>,
+    groups: &'a Taskgroups,
     seed: u64,
     room: usize,
     stop: &'a AtomicBool,
@@ -451,6 +456,9 @@ impl Desk<'_> {
 
     fn set_up(&self, seat: &mut Seat) -> Result<()> {
         let task = self.worker.task;
+        if let Some(group) = &task.taskgroup {
+            self.groups.join(group)?;
+        }
         if let Some(cpus) = &task.cpus {
             seat.cpus = cpu_set(cpus).with_context(|| format!("cpus {cpus:?}"))?;
             pin(&seat.cpus).with_context(|| {

@@ -15,6 +15,8 @@ pub struct Workload {
     pub duration_ns: Option<u64>,
     /// The CPU to calibrate the loop on; `None` picks the biggest.
     pub calibration_cpu: Option<usize>,
+    /// The cgroups of the tasks and those around them, outer ones first.
+    pub taskgroups: Vec<Taskgroup>,
     /// In the order of the file.
     pub tasks: Vec<Task>,
 }
@@ -33,6 +35,15 @@ impl Workload {
     }
 }
 
+/// A cgroup for threads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taskgroup {
+    /// The way to it from the runner's own cgroup, such as `/outer/inner`.
+    pub path: String,
+    /// cgroup v2's `cpu.weight`, 1 to 10 000; `None` leaves it, 100 in a new group.
+    pub weight: Option<u32>,
+}
+
 /// One named task: one or more threads that all do the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
@@ -44,6 +55,8 @@ pub struct Task {
     pub policy: Option<Policy>,
     /// The CPUs it may run on; `None` leaves the affinity as inherited.
     pub cpus: Option<Vec<usize>>,
+    /// The cgroup its threads are in, by its path; `None` leaves them where the runner is.
+    pub taskgroup: Option<String>,
     /// From the common start to its own start, in ns.
     pub delay_ns: u64,
     /// What its threads do.

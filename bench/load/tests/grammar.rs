@@ -166,6 +166,40 @@ fn a_ring_has_its_own_threads() {
 }
 
 #[test]
+fn the_groups_of_tasks_have_their_weights_and_outer_ones_come_first() {
+    let workload = read(
+        r#"{"global": {"taskgroups": {"/out/in": {"weight": 10000}, "/alone": {"weight": 1}}},
+            "tasks": {"a": {"run": 1, "taskgroup": "/out/in"}, "b": {"run": 1, "taskgroup": "/alone"},
+                      "c": {"taskgroup": "/out-of", "ring": {"members": 2, "messages": 1, "work": 1}},
+                      "d": {"taskgroup": "", "run": 1}, "e": {"run": 1}}}"#,
+    )
+    .unwrap();
+    let of_tasks: Vec<_> = workload
+        .tasks
+        .iter()
+        .map(|task| task.taskgroup.as_deref())
+        .collect();
+    assert_eq!(
+        of_tasks,
+        [Some("/out/in"), Some("/alone"), Some("/out-of"), None, None]
+    );
+    let groups: Vec<_> = workload
+        .taskgroups
+        .iter()
+        .map(|group| (group.path.as_str(), group.weight))
+        .collect();
+    assert_eq!(
+        groups,
+        [
+            ("/alone", Some(1)),
+            ("/out", None),
+            ("/out-of", None),
+            ("/out/in", Some(10_000))
+        ]
+    );
+}
+
+#[test]
 fn comments_are_blanks_except_in_strings_and_the_first_is_the_intent() {
     let text = "/* To show\n that it works */ // more\n{\"tasks\": {\"a/*b*/\\\"//c\": {\"run\": /**/ 1}}} // end";
     let workload = read(text).unwrap();
@@ -336,6 +370,24 @@ fn mistakes_are_named_with_line_field_value_and_what_would_be_right() {
             "the name 'p' is taken",
         ),
         (
+            r#""run": 1, "taskgroup": "heavy""#,
+            3,
+            "tasks.t.taskgroup",
+            "invalid value: string \"heavy\", expected a path such as \"/name\"",
+        ),
+        (
+            r#""run": 1, "taskgroup": "/a/../b""#,
+            3,
+            "tasks.t.taskgroup",
+            "expected a path such as \"/name\" or \"/outer/name\"",
+        ),
+        (
+            "\"phases\": {\n\"p\": {\"run\": 1,\n\"taskgroup\": \"/g\"}}",
+            5,
+            "tasks.t.phases.p.taskgroup",
+            "belongs to the task",
+        ),
+        (
             r#""instance": 4097, "run": 1"#,
             3,
             "tasks.t.instance",
@@ -395,6 +447,26 @@ fn mistakes_outside_of_tasks_are_named_too() {
             "{\"tasks\": {\"t\": {\"instance\": 4096, \"ring\": {\"members\": 2, \"messages\": 1, \"work\": 1}}}}",
             "8192 threads are too many",
         ),
+        (
+            "{\"global\": {\"taskgroups\": {\n\"/g\": {\"weight\": 0}}}, \"tasks\": {\"t\": {\"run\": 1}}}",
+            "w.json:2: global.taskgroups./g.weight: invalid value: integer `0`, expected a whole number from 1 to 10000",
+        ),
+        (
+            "{\"global\": {\"taskgroups\": {\"/g\": {}}}, \"tasks\": {\"t\": {\"run\": 1}}}",
+            "w.json:1: global.taskgroups./g: missing field `weight`",
+        ),
+        (
+            "{\"global\": {\"taskgroups\": {\"/g\": {\"wait\": 1}}}, \"tasks\": {\"t\": {\"run\": 1}}}",
+            "global.taskgroups./g.wait: unknown field `wait`, expected `weight`",
+        ),
+        (
+            "{\"tasks\": {\"t\": {\"run\": 1, \"taskgroup\": \"/g\"}},\n\"global\": {\"taskgroups\": {\n\"/h\": {\"weight\": 1}}}}",
+            "w.json:3: global.taskgroups./h: no task is in it, give one this taskgroup",
+        ),
+        (
+            "{\"global\": {\"taskgroups\": {\"g\": {\"weight\": 1}}}, \"tasks\": {\"t\": {\"run\": 1}}}",
+            "w.json:1: global.taskgroups.g: is no cgroup, expected a path such as \"/name\"",
+        ),
     ];
     for (text, expected) in cases {
         let error = read(text).unwrap_err();
@@ -453,6 +525,8 @@ fn almost_json() -> impl Strategy<Value = String> {
         "\"cpus\":[",
         "\"global\":{",
         "\"resume\":\"t\"",
+        "\"taskgroup\":\"/",
+        "\"taskgroups\":{",
         "\"suspend\":\"\"",
         "null",
         "true",

@@ -3,7 +3,7 @@
 use super::number::{Int, LoadPct};
 use super::{MAX_US, Named};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Unexpected, Visitor};
 use std::fmt;
 
 /// A duration in µs.
@@ -23,6 +23,7 @@ pub struct Body {
     pub ring: Option<RingBody>,
     pub loops: Option<LoopCount>,
     pub cpus: Option<Vec<Int<0, 1023>>>,
+    pub taskgroup: Option<GroupPath>,
     pub jitter_pct: Option<Int<0, 100>>,
     pub deadline: Option<Int<1, MAX_US>>,
     pub events: Vec<RawEvent>,
@@ -39,6 +40,7 @@ const SETTINGS: &[&str] = &[
     "ring",
     "loop",
     "cpus",
+    "taskgroup",
     "jitter_pct",
     "deadline",
     "run",
@@ -111,6 +113,55 @@ pub enum PolicyName {
     RoundRobin,
 }
 
+/// A cgroup as `taskgroup` names it; empty, as in rt-app, for none.
+#[derive(Debug)]
+pub struct GroupPath(pub String);
+
+/// What a cgroup's name must be.
+pub const GROUP_PATH: &str = "a path such as \"/name\" or \"/outer/name\"";
+/// Longest name of a file, from the kernel's uapi/linux/limits.h.
+const NAME_MAX: usize = 255;
+
+/// Whether this names a cgroup below another.
+pub fn is_group_path(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(|path| {
+        path.split('/').all(|name| {
+            (1..=NAME_MAX).contains(&name.len())
+                && ![".", ".."].contains(&name)
+                && !name.contains(char::is_control)
+        })
+    })
+}
+
+impl<'de> Deserialize<'de> for GroupPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Path;
+        impl Visitor<'_> for Path {
+            type Value = GroupPath;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str(GROUP_PATH)
+            }
+
+            fn visit_str<E: Error>(self, path: &str) -> Result<GroupPath, E> {
+                if path.is_empty() || is_group_path(path) {
+                    Ok(GroupPath(path.to_owned()))
+                } else {
+                    Err(E::invalid_value(Unexpected::Str(path), &self))
+                }
+            }
+        }
+        deserializer.deserialize_str(Path)
+    }
+}
+
+/// `taskgroups` of a cgroup as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupBody {
+    pub weight: Int<1, 10_000>,
+}
+
 /// What an event's key stands for once its suffix is gone.
 fn event_of(key: &str) -> Option<&'static str> {
     // Longer names first: "runtime" is no "run" with a suffix.
@@ -152,6 +203,7 @@ impl<'de> Visitor<'de> for BodyVisitor {
                 "ring" => set(&mut body.ring, "ring", &mut map)?,
                 "loop" => set(&mut body.loops, "loop", &mut map)?,
                 "cpus" => set(&mut body.cpus, "cpus", &mut map)?,
+                "taskgroup" => set(&mut body.taskgroup, "taskgroup", &mut map)?,
                 "jitter_pct" => set(&mut body.jitter_pct, "jitter_pct", &mut map)?,
                 "deadline" => set(&mut body.deadline, "deadline", &mut map)?,
                 _ => body.events.push(event(&key, &mut map)?),

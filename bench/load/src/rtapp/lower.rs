@@ -1,13 +1,17 @@
 //! From a file as it is written to a workload that makes sense.
 
-use super::body::{Body, LoopCount, PolicyName, RawEvent, RawMode, RingBody};
+use super::body::{
+    Body, GROUP_PATH, GroupBody, LoopCount, PolicyName, RawEvent, RawMode, RingBody, is_group_path,
+};
 use super::number::{CalibrationField, Int};
-use super::{File, Global};
+use super::{File, Global, Named};
 use crate::clock::SECOND_NS;
 use crate::work::WorkUnits;
 use crate::workload::{
-    Event, FairPolicy, Kind, Loops, Phase, Policy, Ring, Script, Task, TimerMode, Workload,
+    Event, FairPolicy, Kind, Loops, Phase, Policy, Ring, Script, Task, Taskgroup, TimerMode,
+    Workload,
 };
+use std::collections::BTreeMap;
 
 /// Threads of one workload.
 const MAX_THREADS: usize = 4096;
@@ -66,6 +70,7 @@ pub fn workload(file: File, intent: Option<String>) -> Result<Workload, Fault> {
         .map(|(name, body)| task(&name, body, default_policy, &names))
         .collect::<Result<Vec<_>, _>>()?;
     check_resumes(&tasks)?;
+    let taskgroups = taskgroups(&tasks, &file.global.taskgroups)?;
     let workload = Workload {
         intent,
         ignored,
@@ -78,6 +83,7 @@ pub fn workload(file: File, intent: Option<String>) -> Result<Workload, Fault> {
             Some(CalibrationField::Cpu(cpu)) => Some(cpu),
             Some(CalibrationField::ForRtApp) | None => None,
         },
+        taskgroups,
         tasks,
     };
     match workload.threads() {
@@ -114,6 +120,31 @@ fn ignored(global: &Global) -> Vec<&'static str> {
         ignored.push("calibration (it is for rt-app's own loop)");
     }
     ignored
+}
+
+/// Every group on the way to a task's, with its weight; sorted, so that outer ones come first.
+fn taskgroups(tasks: &[Task], weights: &Named<GroupBody>) -> Result<Vec<Taskgroup>, Fault> {
+    let mut groups = BTreeMap::new();
+    for path in tasks.iter().filter_map(|task| task.taskgroup.as_deref()) {
+        let outer = path.match_indices('/').skip(1);
+        groups.extend(outer.filter_map(|(at, _)| Some((path.get(..at)?, None))));
+        groups.insert(path, None);
+    }
+    for (path, body) in &weights.0 {
+        let fault = |reason| Fault::new(&["global", "taskgroups", path], reason);
+        if !is_group_path(path) {
+            return Err(fault(format!("is no cgroup, expected {GROUP_PATH}")));
+        }
+        let weight = groups
+            .get_mut(path.as_str())
+            .ok_or_else(|| fault("no task is in it, give one this taskgroup".to_owned()))?;
+        *weight = u32::try_from(body.weight.0).ok();
+    }
+    let groups = groups.into_iter().map(|(path, weight)| Taskgroup {
+        path: path.to_owned(),
+        weight,
+    });
+    Ok(groups.collect())
 }
 
 /// A resume nobody can receive would never be noticed.
@@ -157,6 +188,10 @@ fn task(
         body.instance.map_or(1, Int::count),
         micros(body.delay),
         cpus(&way, body.cpus.as_deref())?,
+        body.taskgroup
+            .take()
+            .map(|group| group.0)
+            .filter(|path| !path.is_empty()),
     );
     let kind = if let Some(ring) = body.ring.take() {
         if body.phases.is_some()
@@ -173,12 +208,13 @@ fn task(
     } else {
         Kind::Script(script(name, body, names)?)
     };
-    let (instances, delay_ns, cpus) = common;
+    let (instances, delay_ns, cpus, taskgroup) = common;
     Ok(Task {
         name: name.to_owned(),
         instances,
         policy,
         cpus,
+        taskgroup,
         delay_ns,
         kind,
     })
@@ -329,6 +365,7 @@ fn only_for_tasks(way: &[&str], phase: &Body) -> Result<(), Fault> {
         ("nice", phase.nice.is_some()),
         ("phases", phase.phases.is_some()),
         ("ring", phase.ring.is_some()),
+        ("taskgroup", phase.taskgroup.is_some()),
     ];
     match misplaced.into_iter().find(|(_, given)| *given) {
         Some((key, _)) => Err(Fault::new(
