@@ -255,3 +255,64 @@ say noisy-after cat $package; say true-after cat $energy
         "noise: {noisy} and {right} uJ"
     );
 }
+
+#[test]
+fn groups_share_a_cpu_by_their_weights_and_leave_no_trace() {
+    let cpu = phone().clusters.last().unwrap().cpus[0];
+    let spin = |name: &str, group: &str| {
+        format!(r#""{name}": {{"taskgroup": "{group}", "cpus": [{cpu}], "run": 1000000000}}"#)
+    };
+    let spins = format!(
+        r#"{{"global": {{"taskgroups": {{"/heavy": {{"weight": 300}}, "/out/light": {{"weight": 100}}}}}},
+            "tasks": {{{}, {}}}}}"#,
+        spin("heavy", "/heavy"),
+        spin("light", "/out/light")
+    );
+    let guest = guest("groups").text("/lab/spins.json", &spins);
+    let run = succeed(&guest.script(&script(
+        r#"root=/sys/fs/cgroup
+traces() { find $root -mindepth 1 -type d; cat $root/cgroup.subtree_control; }
+run() { joule-load run /lab/spins.json "$@"; }
+say before traces
+say plain run --seed 1 --duration 4 --json
+say after traces
+
+say interrupted eval 'joule-load run /lab/spins.json --duration 60 > /dev/null & sleep 1; traces; kill -INT $!; wait $!; echo $?'
+say after-interrupt traces
+
+mkdir $root/heavy
+echo threaded > $root/heavy/cgroup.type
+echo +cpu > $root/cgroup.subtree_control
+echo 42 > $root/heavy/cpu.weight
+say used run --duration 1
+say kept eval 'traces; cat $root/heavy/cpu.weight'
+
+mkdir $root/out
+say refused eval 'run --duration 1 2>&1; echo $?'
+umount $root
+say unmounted eval 'run --duration 1 2>&1; echo $?'"#,
+    )));
+    let text = |name| section(&run.results, name);
+
+    let cpu_us = |task: usize| {
+        report(&run, "plain")["tasks"][task]["cpu_us"]
+            .as_u64()
+            .unwrap()
+    };
+    let (heavy, light) = (cpu_us(0), cpu_us(1));
+    let error = error_ppm(heavy, 3 * light);
+    assert!(error <= 100_000, "{heavy} and {light} us, {error} ppm off");
+    assert!(heavy + light > 3_900_000, "{heavy} and {light} us");
+
+    assert!(!text("before").contains("cpu") && !text("before").contains("/heavy"));
+    assert_eq!(text("after"), text("before"));
+    for trace in ["/heavy", "/out/light", "cpu", "\n130\n"] {
+        let found = text("interrupted");
+        assert!(found.contains(trace), "no {trace} in {found}");
+    }
+    assert_eq!(text("after-interrupt"), text("before"));
+    assert_eq!(text("kept"), "/sys/fs/cgroup/heavy\ncpu\n42\n");
+    let refused = "joule-load: /sys/fs/cgroup/out/cgroup.type: is 'domain', must be 'threaded'";
+    assert!(text("refused").starts_with(refused) && text("refused").ends_with("\n1\n"));
+    assert!(text("unmounted").contains("no cgroup2 is mounted: mount -t cgroup2"));
+}
