@@ -14,10 +14,12 @@ use crate::cache::Cache;
 use crate::guest::Soc;
 use crate::kernel::{Kernel, Kernels};
 use crate::machine::Machine;
+use crate::oracle;
 use crate::report::Sample;
 use crate::session::{EEVDF, EEVDF_EAS, Run, Scheduler, Session};
 use anyhow::{Context, Result};
 use cell::Cell;
+use joule_load::rtapp;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,9 @@ pub struct Entrant {
     pub name: String,
     /// The scheduler; or what kept it from being built.
     pub scheduler: Result<Scheduler, String>,
+    /// What the order of its runs in a guest is drawn from. One that is there twice, in two orders, tells which
+    /// differences mean nothing.
+    pub order: u64,
 }
 
 /// What is to be measured.
@@ -46,8 +51,6 @@ pub struct Bench {
     pub entrants: Vec<Entrant>,
     /// Workload seeds 1 to this many.
     pub seeds: u64,
-    /// What the order of the runs in a guest is drawn from.
-    pub order: u64,
     /// Simulated seconds that count of each run; `None`: as long as the workload says.
     pub seconds: Option<u32>,
     /// Simulated time before each run.
@@ -106,8 +109,9 @@ impl Bench {
         let jobs: Vec<Job<'_>> = (self.machines.iter().zip(&socs))
             .flat_map(|(machine, soc)| {
                 let of_kernel = Scheduler::of_kernel(machine);
-                let there = move |entrant: &&Entrant| {
-                    entrant.name != EEVDF_EAS || of_kernel.iter().any(|it| it.name == EEVDF_EAS)
+                let there = move |entrant: &&Entrant| match &entrant.scheduler {
+                    Ok(kernels) if kernels.program.is_none() => of_kernel.contains(kernels),
+                    _ => true,
                 };
                 let entrants = self.entrants.iter().filter(there);
                 entrants.map(move |entrant| Job {
@@ -146,8 +150,11 @@ impl Bench {
         Ok(rows)
     }
 
-    /// The cells of the table, in the order of machines and workloads.
-    pub fn cells<'r>(&self, rows: &'r [Row]) -> Vec<Cell<'r>> {
+    /// The cells of the table, in the order of machines and workloads, with what the oracle knows of them.
+    ///
+    /// # Errors
+    /// When a workload file cannot be read.
+    pub fn cells<'r>(&self, rows: &'r [Row]) -> Result<Vec<Cell<'r>>> {
         let mut cells = Vec::new();
         for machine in &self.machines {
             let reference = if Scheduler::of_kernel(machine).len() > 1 {
@@ -159,10 +166,29 @@ impl Bench {
                 let name = stem(workload);
                 let rows = rows.iter();
                 let rows = rows.filter(|row| row.machine == machine.name && row.workload == name);
-                cells.push(Cell::new(&machine.name, &name, reference, rows));
+                let mut cell = Cell::new(&machine.name, &name, reference, rows);
+                cell.ask(|seed, p99_ms| self.least(machine, workload, seed, p99_ms))?;
+                cells.push(cell);
             }
         }
-        cells
+        Ok(cells)
+    }
+
+    /// The least energy, J, of any placement for a run; `None` where it is not known.
+    fn least(
+        &self,
+        machine: &Machine,
+        workload: &Path,
+        seed: u64,
+        p99_ms: Option<f64>,
+    ) -> Result<Option<f64>> {
+        let told = rtapp::read(workload)?.duration_ns;
+        let told = told.and_then(|it| u32::try_from(it / 1_000_000_000).ok());
+        let Some(seconds) = self.seconds.or(told) else {
+            return Ok(None);
+        };
+        let oracle = oracle::least(machine, workload, seed, seconds, p99_ms)?;
+        Ok(oracle.ok().map(|oracle| oracle.energy_j))
     }
 
     fn rows(
@@ -173,7 +199,7 @@ impl Bench {
         done: &AtomicUsize,
         jobs: usize,
     ) -> Result<Vec<Row>> {
-        let runs = self.runs(&job.machine.name);
+        let runs = self.runs(&job.machine.name, job.entrant.order);
         let scheduler = match &job.entrant.scheduler {
             Ok(scheduler) => scheduler,
             Err(reason) => {
@@ -256,7 +282,7 @@ impl Bench {
     }
 
     /// All runs on a machine, in the order drawn for it.
-    fn runs(&self, machine: &str) -> Vec<Run> {
+    fn runs(&self, machine: &str, order: u64) -> Vec<Run> {
         let mut runs: Vec<Run> = (self.workloads.iter())
             .flat_map(|workload| {
                 (1..=self.seeds).map(|seed| Run {
@@ -267,7 +293,7 @@ impl Bench {
             })
             .collect();
         runs.sort_by_cached_key(|run| {
-            let drawn = format!("{} {machine} {} {}", self.order, run.name(), run.seed);
+            let drawn = format!("{order} {machine} {} {}", run.name(), run.seed);
             crate::cache::hash([drawn.as_bytes()])
         });
         runs
@@ -325,6 +351,17 @@ impl Entrant {
         Self {
             name: scheduler.name.clone(),
             scheduler: Ok(scheduler),
+            order: 1,
+        }
+    }
+
+    /// The same once more, in another order.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            name: format!("{} again", self.name),
+            scheduler: self.scheduler.clone(),
+            order: self.order + 1,
         }
     }
 
@@ -350,14 +387,13 @@ mod tests {
     use super::*;
     use crate::catalogue;
 
-    fn bench(order: u64) -> Bench {
+    fn bench() -> Bench {
         let workload = |name: &str| catalogue::workload(name).unwrap();
         Bench {
             machines: vec![catalogue::machine("phone-2c-msm8998").unwrap()],
             workloads: ["batch", "messaging", "ramp-up"].map(workload).to_vec(),
             entrants: Vec::new(),
             seeds: 5,
-            order,
             seconds: None,
             warmup: Duration::ZERO,
             settle: (workload("mixed-interactive"), 1),
@@ -369,7 +405,7 @@ mod tests {
     #[test]
     fn the_order_is_drawn_from_its_seed_and_leaves_nothing_out() {
         let names = |order| {
-            let runs = bench(order).runs("phone");
+            let runs = bench().runs("phone", order);
             runs.iter()
                 .map(|run| format!("{}{}", run.name(), run.seed))
                 .collect::<Vec<_>>()
@@ -390,6 +426,7 @@ mod tests {
             Entrant {
                 name: name.to_owned(),
                 scheduler,
+                order: 1,
             }
             .profile()
         };

@@ -113,8 +113,8 @@ struct BenchArgs {
     /// A workload, as for `run`; may be given several times [default: all]
     #[arg(long)]
     workload: Vec<String>,
-    /// eevdf-eas, eevdf, or a program with arguments as one word; may be given several times
-    /// [default: the kernel's, and target/release/scx_joule]
+    /// eevdf-eas, eevdf, a peer as `lab peers` has it, or a program with arguments as one word; may be given
+    /// several times [default: target/release/scx_joule and all others]
     #[arg(long)]
     scheduler: Vec<String>,
     /// The workload runner's program
@@ -126,9 +126,9 @@ struct BenchArgs {
     /// How many times each workload's phases are drawn anew
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=100))]
     seeds: u64,
-    /// What the order of the runs in a guest is drawn from
-    #[arg(long, value_name = "SEED", default_value_t = 1)]
-    order: u64,
+    /// Run the kernel's schedulers a second time, in another order: what differs then means nothing
+    #[arg(long)]
+    again: bool,
     /// Simulated time for each run instead of what its workload says
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
@@ -361,6 +361,7 @@ fn compare(args: &RunArgs) -> Result<ExitCode> {
 }
 
 fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    let cache = Cache::open()?;
     let or_all = |given: &[String], all: fn() -> Result<Vec<String>>| match given {
         [] => all(),
         given => Ok(given.to_vec()),
@@ -368,36 +369,44 @@ fn bench(args: &BenchArgs) -> Result<ExitCode> {
     let machines = or_all(&args.machine, catalogue::machines)?;
     let workloads = or_all(&args.workload, catalogue::workloads)?;
     let default = || {
-        Ok([EEVDF_EAS, EEVDF, "target/release/scx_joule"]
-            .map(str::to_owned)
-            .to_vec())
+        let ours = [EEVDF_EAS, EEVDF, "target/release/scx_joule"].into_iter();
+        let all = ours.chain(PEERS.iter().map(|peer| peer.name));
+        Ok(all.map(str::to_owned).collect())
     };
     let schedulers = or_all(&args.scheduler, default)?;
     let all = |names: &[String], one: fn(&str) -> Result<PathBuf>| -> Result<Vec<_>> {
         names.iter().map(|name| one(name)).collect()
     };
+    let mut entrants: Vec<Entrant> = schedulers
+        .iter()
+        .map(|words| entrant(&cache, words))
+        .collect::<Result<_>>()?;
+    if args.again {
+        let of_kernel = |it: &&Entrant| it.scheduler.as_ref().is_ok_and(|it| it.program.is_none());
+        let again: Vec<_> = entrants
+            .iter()
+            .filter(of_kernel)
+            .map(Entrant::again)
+            .collect();
+        entrants.extend(again);
+    }
     let bench = Bench {
         machines: machines
             .iter()
             .map(|name| catalogue::machine(name))
             .collect::<Result<_>>()?,
         workloads: all(&workloads, catalogue::workload)?,
-        entrants: schedulers
-            .iter()
-            .map(|words| entrant(words))
-            .collect::<Result<_>>()?,
+        entrants,
         seeds: args.seeds,
-        order: args.order,
         seconds: args.seconds,
         warmup: BENCH_WARMUP,
         settle: (catalogue::workload(SETTLE)?, args.settle),
         load: built(&args.load_binary)?,
         fresh: args.fresh,
     };
-    let cache = Cache::open()?;
     let kernel = kernel(&cache, args.kernel.as_deref())?;
     let rows = bench.run(&cache, &kernel)?;
-    let cells = bench.cells(&rows);
+    let cells = bench.cells(&rows)?;
     let head = format!(
         "# Energy in the lab\n\nLinux {}; {} seeds; ratios to the reference of the machine, with their 95 % \
          interval over the seeds, paired.\n",
@@ -410,8 +419,8 @@ fn bench(args: &BenchArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The kernel's own schedulers by name, others by program and arguments.
-fn entrant(words: &str) -> Result<Entrant> {
+/// The kernel's own schedulers and peers by name, others by program and arguments.
+fn entrant(cache: &Cache, words: &str) -> Result<Entrant> {
     if [EEVDF_EAS, EEVDF].contains(&words) {
         return Ok(Entrant::ready(Scheduler {
             name: words.to_owned(),
@@ -420,11 +429,18 @@ fn entrant(words: &str) -> Result<Entrant> {
             helpers: Vec::new(),
         }));
     }
+    if let Some(peer) = PEERS.iter().find(|peer| peer.name == words) {
+        let program = Peers::new(cache).program(peer);
+        let scheduler = program.map(|program| Scheduler::of_program(&program, peer.arguments));
+        return Ok(Entrant {
+            name: peer.name.to_owned(),
+            scheduler: scheduler.map_err(|error| format!("{error:#}")),
+            order: 1,
+        });
+    }
     let (program, arguments) = words.split_once(' ').unwrap_or((words, ""));
-    Ok(Entrant::ready(Scheduler::of_program(
-        &built(Path::new(program))?,
-        arguments,
-    )))
+    let program = built(Path::new(program))?;
+    Ok(Entrant::ready(Scheduler::of_program(&program, arguments)))
 }
 
 fn peers() -> Result<ExitCode> {

@@ -75,7 +75,6 @@ fn a_scheduler_that_saves_energy_by_not_doing_the_work_is_marked() {
         workloads: vec![catalogue::workload("one-big-many-small").unwrap()],
         entrants: schedulers.into_iter().map(Entrant::ready).collect(),
         seeds: 2,
-        order: 1,
         seconds: Some(1),
         warmup: Duration::from_millis(200),
         settle: (catalogue::workload("light-periodic").unwrap(), 1),
@@ -84,7 +83,7 @@ fn a_scheduler_that_saves_energy_by_not_doing_the_work_is_marked() {
     };
     let lab = lab();
     let rows = or_fail(bench.run(&lab.cache, &lab.kernel));
-    let cells = bench.cells(&rows);
+    let cells = or_fail(bench.cells(&rows));
     let miser = cells[0].standing("miser").unwrap();
     assert_eq!(miser.verdict, Verdict::WorkLost, "{rows:#?}");
     assert!(

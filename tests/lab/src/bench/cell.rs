@@ -70,6 +70,18 @@ pub struct Cell<'r> {
     pub reference: &'static str,
     /// In the order of the rows.
     pub standings: Vec<Standing<'r>>,
+    /// What could have been reached; filled in by who knows the machine.
+    pub oracle: Oracle,
+}
+
+/// The least energy of any placement against the reference's ([`crate::oracle`]); `None` where it is not known
+/// for every seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Oracle {
+    /// Of any placement that does the work.
+    pub least: Option<Ratio>,
+    /// Of those whose 99th percentile of response times is about the reference's.
+    pub as_fast: Option<Ratio>,
 }
 
 impl<'r> Cell<'r> {
@@ -119,7 +131,35 @@ impl<'r> Cell<'r> {
             workload: workload.to_owned(),
             reference,
             standings: standings.collect(),
+            oracle: Oracle::default(),
         }
+    }
+
+    /// Asks an oracle for the least energy, J, of each run of the reference; its second argument is the longest
+    /// 99th percentile, ms.
+    ///
+    /// # Errors
+    /// The oracle's.
+    pub fn ask(
+        &mut self,
+        oracle: impl Fn(u64, Option<f64>) -> anyhow::Result<Option<f64>>,
+    ) -> anyhow::Result<()> {
+        let Some(reference) = self.standing(self.reference) else {
+            return Ok(());
+        };
+        let energy = column(&reference.samples, |it| it.energy_j);
+        let least = |limit: fn(&Sample) -> Option<f64>| -> anyhow::Result<Option<Ratio>> {
+            let samples = reference.samples.iter();
+            let least: Option<Vec<f64>> = samples
+                .map(|sample| oracle(sample.seed, limit(sample)))
+                .collect::<anyhow::Result<_>>()?;
+            Ok(least.and_then(|least| ratio(&least, &energy)))
+        };
+        self.oracle = Oracle {
+            least: least(|_| None)?,
+            as_fast: least(|sample| Some(sample.p99_ms))?,
+        };
+        Ok(())
     }
 
     /// What a scheduler made of it.
@@ -304,6 +344,16 @@ pub(super) mod tests {
         let cell = Cell::new("phone", "light", "eas", rows.iter());
         let found = cell.standing("other").unwrap().energy.unwrap();
         assert!((found.high - found.low).abs() < 1e-9, "{found:?}");
+    }
+
+    #[test]
+    fn the_oracle_is_asked_for_each_run_of_the_reference() {
+        let rows = runs("eas", |it| it.energy_j = count(Some(it.seed)));
+        let mut cell = Cell::new("phone", "light", "eas", rows.iter());
+        cell.ask(|seed, limit| Ok(limit.is_none().then(|| 0.5 * count(Some(seed)))))
+            .unwrap();
+        assert!((cell.oracle.least.unwrap().high - 0.5).abs() < 1e-9);
+        assert!(cell.oracle.as_fast.is_none(), "it was not known");
     }
 
     #[test]

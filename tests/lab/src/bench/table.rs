@@ -1,6 +1,6 @@
 //! The cells as Markdown, for people.
 
-use super::cell::{Cell, Standing, Verdict};
+use super::cell::{Cell, Oracle, Standing, Verdict};
 use crate::statistics::Ratio;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -25,16 +25,23 @@ fn machine(cells: &[Cell<'_>]) -> String {
         return String::new();
     };
     let others = others(cells);
-    let mut text = format!("## {}\n\n| workload | {} |", first.machine, first.reference);
+    let mut text = format!(
+        "## {}\n\n| workload | {} | oracle |",
+        first.machine, first.reference
+    );
     for name in &others {
         text += &format!(" {name} |");
     }
-    text += &format!("\n|---|---:|{}\n", "---|".repeat(others.len()));
+    text += &format!("\n|---|---:|---|{}\n", "---|".repeat(others.len()));
     for cell in cells {
         let reference = cell.standing(cell.reference);
         let energy_j = reference.and_then(|it| it.energy_j);
         let energy_j = energy_j.map_or_else(|| "-".to_owned(), |it| format!("{it:.3} J"));
-        text += &format!("| {} | {energy_j} |", cell.workload);
+        text += &format!(
+            "| {} | {energy_j} | {} |",
+            cell.workload,
+            oracle(cell.oracle)
+        );
         for name in &others {
             let shown = cell.standing(name).map_or_else(String::new, standing);
             text += &format!(" {shown} |");
@@ -53,6 +60,16 @@ fn machine(cells: &[Cell<'_>]) -> String {
         text += &format!("{reason}\n");
     }
     text + "\n"
+}
+
+/// The least energy of any placement, and of those that are as fast as the reference.
+fn oracle(Oracle { least, as_fast }: Oracle) -> String {
+    let shown = |ratio: Option<Ratio>| ratio.map(|it| format!("{:.3}", it.ratio));
+    let shown = [
+        shown(least),
+        shown(as_fast).map(|it| format!("as fast {it}")),
+    ];
+    shown.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Energy against the reference, bold where the interval leaves 1 out, and the mark of what does not count.
@@ -171,10 +188,13 @@ mod tests {
             row.sample = None;
             row.run = "void: it did not attach".to_owned();
         }
-        let cells = [Cell::new("phone", "light", "eevdf-eas", rows.iter())];
+        let mut cells = [Cell::new("phone", "light", "eevdf-eas", rows.iter())];
+        cells[0]
+            .ask(|_, limit| Ok(Some(if limit.is_none() { 0.5 } else { 0.6 })))
+            .unwrap();
         let text = markdown(&cells);
         for line in [
-            "| light | 2.000 J | **0.500** [0.500 0.500] | **0.100** [0.100 0.100] WORK LOST | \
+            "| light | 2.000 J | 0.250, as fast 0.300 | **0.500** [0.500 0.500] | **0.100** [0.100 0.100] WORK LOST | \
              **0.800** [0.800 0.800] | VOID |",
             "- scx_gone: void: it did not attach",
             "| scx_thief | - | 0 of 1 | 0 | 0 | 1 | 0 | 0 | 0 |",
