@@ -2,10 +2,10 @@
 //! instructions that the verifier looked at when it was loaded.
 //!
 //! The kernel times every run of every BPF program when `kernel.bpf_stats_enabled` is 1, and in the lab an
-//! instruction lasts 1 ns, so `run_time_ns` counts instructions: those of the program, of
-//! the kernel functions that it calls, and of the second reading of the clock. What interrupts a callback is in
-//! it, too, and so is what other CPUs execute when the emulator turns to them meanwhile, which it does when a
-//! timer expires; a load that leaves most CPUs idle keeps that small. Instructions are not time: there are no
+//! instruction lasts 1 ns, so `run_time_ns` counts instructions: those of the program, of the kernel functions
+//! that it calls, and of reading the clock a second time. At a timer the emulator turns to another CPU, and what
+//! that one executes, up to milliseconds, is added to the run that was cut short. This only ever adds, so a load
+//! is counted in windows of different phases, and a program's run costs the lower quartile of them. Instructions are not time: there are no
 //! caches, no contended cache lines and no mispredicted branches here.
 
 use crate::cache::Cache;
@@ -78,8 +78,8 @@ pub struct Count {
     pub workload: PathBuf,
     /// The workload runner.
     pub load: PathBuf,
-    /// Simulated seconds counted.
-    pub seconds: u32,
+    /// Windows of 0.5 simulated seconds counted, each with phases of its own.
+    pub windows: u32,
 }
 
 /// What one program executed while it was counted, and what the verifier made of it.
@@ -87,8 +87,8 @@ pub struct Count {
 pub struct Callback {
     /// How often it ran.
     pub runs: u64,
-    /// Instructions of all runs.
-    pub instructions: u64,
+    /// Instructions of a run: of the windows in which it ran, the lower quartile of their means.
+    pub per_run: u64,
     /// Instructions that the verifier looked at, over all paths.
     pub verified_insns: u64,
 }
@@ -104,7 +104,7 @@ pub struct Cost {
     pub apart_per_wakeup: u64,
     /// Of all its programs.
     pub verified_insns: u64,
-    /// By name as the scheduler has it; [`CALLBACKS`] by theirs.
+    /// [`CALLBACKS`] and the others by name; two programs of one name are one line.
     pub programs: BTreeMap<String, Callback>,
 }
 
@@ -138,7 +138,7 @@ pub struct CostReport {
     /// The compiler of the schedulers' BPF programs.
     pub clang: String,
     pub workload: String,
-    pub seconds: u32,
+    pub windows: u32,
     pub machines: Vec<Section>,
 }
 
@@ -185,7 +185,7 @@ impl Count {
                 .workload
                 .file_stem()
                 .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
-            seconds: self.seconds,
+            windows: self.windows,
             machines,
         })
     }
@@ -203,11 +203,11 @@ impl Count {
         };
         let name = Path::new(program.file_name().unwrap_or_default());
         let head = format!(
-            "scheduler={}\narguments='{}'\ncaches={}\nseconds={}\n",
+            "scheduler={}\narguments='{}'\ncaches={}\nwindows={}\n",
             name.display(),
             subject.arguments,
             machine.caches,
-            self.seconds
+            self.windows
         );
         let directory = format!("cost-{}x{}-{}", machine.cpus, machine.caches, subject.name);
         let outcome = Guest::new(cache, kernel, &directory.replace(' ', ""))
@@ -339,33 +339,31 @@ fn counted(outcome: Outcome) -> Result<(Cost, Option<usize>)> {
             Line::Check(_) => {}
         }
     }
-    match (snapshots.as_slice(), verified) {
-        ([before, after], Some(verified)) => Ok((Cost::new(before, after, &verified)?, groups)),
-        _ => bail!("the guest's results are not whole"),
-    }
+    let verified = verified.context("the guest's results are not whole")?;
+    Ok((Cost::new(&snapshots, &verified)?, groups))
 }
 
 impl Cost {
-    /// From two snapshots of bpftool's, and what was verified of the scheduler's programs.
-    fn new(before: &[Program], after: &[Program], verified: &BTreeMap<u32, u64>) -> Result<Self> {
+    /// From snapshots of bpftool's, two for each window, and what was verified of the scheduler's programs.
+    fn new(snapshots: &[Vec<Program>], verified: &BTreeMap<u32, u64>) -> Result<Self> {
         let mut programs: BTreeMap<String, Callback> = BTreeMap::new();
-        for (id, &verified_insns) in verified {
-            let of = |snapshot: &[Program]| snapshot.iter().find(|it| it.id == *id).cloned();
-            let (first, last) = of(before)
-                .zip(of(after))
+        for (&id, &verified_insns) in verified {
+            let history = snapshots
+                .iter()
+                .map(|snapshot| snapshot.iter().find(|program| program.id == id))
+                .collect::<Option<Vec<_>>>()
                 .with_context(|| format!("program {id} came or went meanwhile"))?;
-            let since = |now: u64, then: u64| {
-                now.checked_sub(then)
-                    .with_context(|| format!("{}: its counters went backwards", last.name))
+            let Some(program) = history.first() else {
+                bail!("no window was counted");
             };
+            let windows = windows(&history)?;
             let counted = Callback {
-                runs: since(last.run_cnt, first.run_cnt)?,
-                instructions: since(last.run_time_ns, first.run_time_ns)?,
+                runs: windows.iter().map(|(runs, _)| runs).sum(),
+                per_run: lower_quartile(&windows).unwrap_or(0),
                 verified_insns,
             };
-            // two programs of one name are one line
             programs
-                .entry(last.callback().to_owned())
+                .entry(program.callback().to_owned())
                 .and_modify(|sum| sum.add(&counted))
                 .or_insert(counted);
         }
@@ -373,7 +371,7 @@ impl Cost {
         let (on_path, apart) = programs
             .iter()
             .partition::<Vec<_>, _>(|(name, _)| CALLBACKS.contains(&name.as_str()));
-        let sum = |of: &[(&String, &Callback)]| of.iter().map(|(_, it)| it.instructions).sum();
+        let sum = |of: &[(&String, &Callback)]| of.iter().map(|(_, it)| it.instructions()).sum();
         Ok(Self {
             wakeups,
             per_wakeup: per(sum(&on_path), wakeups).context("no wake-up was counted")?,
@@ -385,18 +383,50 @@ impl Cost {
 }
 
 impl Callback {
+    /// Of all runs.
+    fn instructions(&self) -> u64 {
+        self.runs.saturating_mul(self.per_run)
+    }
+
     fn add(&mut self, other: &Self) {
-        self.runs += other.runs;
-        self.instructions += other.instructions;
-        self.verified_insns += other.verified_insns;
+        let instructions = self.instructions().saturating_add(other.instructions());
+        self.runs = self.runs.saturating_add(other.runs);
+        self.per_run = per(instructions, self.runs).unwrap_or(0);
+        self.verified_insns = self.verified_insns.saturating_add(other.verified_insns);
     }
 }
 
-/// Rounded to the nearest; `None` without a wake-up.
-fn per(instructions: u64, wakeups: u64) -> Option<u64> {
-    instructions
-        .saturating_add(wakeups / 2)
-        .checked_div(wakeups)
+/// Runs and instructions of a program in each window.
+fn windows(history: &[&Program]) -> Result<Vec<(u64, u64)>> {
+    let (pairs, odd) = history.as_chunks();
+    if !odd.is_empty() {
+        bail!("the last window has no end");
+    }
+    let since = |[before, after]: &[&Program; 2]| {
+        let runs = after.run_cnt.checked_sub(before.run_cnt)?;
+        Some((runs, after.run_time_ns.checked_sub(before.run_time_ns)?))
+    };
+    pairs
+        .iter()
+        .map(|pair| {
+            since(pair).with_context(|| format!("{}: its counters went backwards", pair[0].name))
+        })
+        .collect()
+}
+
+/// The lower quartile of the windows' means; `None` when it ran in none.
+fn lower_quartile(windows: &[(u64, u64)]) -> Option<u64> {
+    let means = windows
+        .iter()
+        .map(|&(runs, instructions)| per(instructions, runs));
+    let mut means: Vec<_> = means.flatten().collect();
+    means.sort_unstable();
+    means.get(means.len() / 4).copied()
+}
+
+/// Rounded to the nearest; `None` for a count of 0.
+fn per(instructions: u64, count: u64) -> Option<u64> {
+    instructions.saturating_add(count / 2).checked_div(count)
 }
 
 fn first_line(text: &str) -> String {
@@ -414,8 +444,8 @@ impl Display for CostReport {
     fn fmt(&self, to: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             to,
-            "instructions per wake-up: {} for {} s, Linux {}, {}",
-            self.workload, self.seconds, self.kernel, self.clang
+            "instructions per wake-up: {}, {} windows of 0.5 s, Linux {}, {}",
+            self.workload, self.windows, self.kernel, self.clang
         )?;
         for section in &self.machines {
             let groups = section
@@ -448,7 +478,7 @@ impl Display for Row {
         };
         write!(to, "{:>8} {:>8}", cost.wakeups, cost.per_wakeup)?;
         for callback in CALLBACKS {
-            let instructions = cost.programs.get(callback).map(|it| it.instructions);
+            let instructions = cost.programs.get(callback).map(Callback::instructions);
             match instructions.and_then(|it| per(it, cost.wakeups)) {
                 Some(instructions) => write!(to, " {instructions:>10}")?,
                 None => write!(to, " {:>10}", "-")?,

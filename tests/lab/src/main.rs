@@ -181,9 +181,9 @@ struct CostArgs {
     /// The workload runner's program
     #[arg(long, value_name = "PATH", default_value = "target/release/joule-load")]
     load_binary: PathBuf,
-    /// Simulated time to count for
-    #[arg(long, value_name = "SECS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
-    seconds: u32,
+    /// Windows of 0.5 simulated seconds to count
+    #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=100))]
+    windows: u32,
 }
 
 #[derive(Debug, Args)]
@@ -484,7 +484,7 @@ fn cost(args: &CostArgs) -> Result<ExitCode> {
         subjects,
         workload: catalogue::workload(&args.workload)?,
         load: built(&args.load_binary)?,
-        seconds: args.seconds,
+        windows: args.windows,
     };
     let report = count.run(&cache, &kernel)?;
     let path = lab::guest::logs().join("cost.json");

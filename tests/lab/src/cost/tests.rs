@@ -28,7 +28,12 @@ fn verified() -> BTreeMap<u32, u64> {
 }
 
 fn cost() -> Cost {
-    Cost::new(&programs(BEFORE), &programs(AFTER), &verified()).unwrap()
+    of(&[BEFORE, AFTER]).unwrap()
+}
+
+fn of(snapshots: &[&str]) -> Result<Cost> {
+    let snapshots: Vec<_> = snapshots.iter().map(|text| programs(text)).collect();
+    Cost::new(&snapshots, &verified())
 }
 
 fn outcome(results: &str, console: &str, exit_code: i32) -> Outcome {
@@ -60,14 +65,10 @@ fn results() -> String {
 fn a_wakeup_costs_the_difference_of_the_counters_of_its_callbacks() {
     let cost = cost();
     assert_eq!(cost.wakeups, 4);
-    assert_eq!(cost.programs["select_cpu"].instructions, 4000);
-    assert_eq!(
-        (
-            cost.programs["enqueue"].runs,
-            cost.programs["enqueue"].instructions
-        ),
-        (3, 2200)
-    );
+    assert_eq!(cost.programs["select_cpu"].per_run, 1000);
+    let enqueue = &cost.programs["enqueue"];
+    assert_eq!((enqueue.runs, enqueue.per_run), (3, 733));
+    // four runs of 1000 and three of 733
     assert_eq!(cost.per_wakeup, 1550);
 }
 
@@ -108,24 +109,53 @@ fn two_programs_of_one_callback_are_added() {
     let text = AFTER.replace("other_select_cpu", "joule_select_cpu");
     let mut verified = verified();
     verified.insert(99, 1000);
-    let cost = Cost::new(&programs(BEFORE), &programs(&text), &verified).unwrap();
+    let cost = Cost::new(&[programs(BEFORE), programs(&text)], &verified).unwrap();
     assert_eq!(cost.wakeups, 4 + 92);
+    // 4000 and 92 runs of 109, rounded twice
+    assert_eq!(cost.programs["select_cpu"].per_run, 146);
     assert_eq!(cost.programs["select_cpu"].verified_insns, 60_956);
 }
 
 #[test]
+fn a_window_in_which_the_emulator_was_elsewhere_changes_nothing() {
+    let window = |runs: u64, instructions: u64| {
+        let now = format!("\"run_time_ns\":{instructions},\"run_cnt\":{runs}");
+        BEFORE.replace("\"run_time_ns\":1000,\"run_cnt\":1", &now)
+    };
+    // 10 runs in each window, but none in the second: 5000 a run, then 104, 102, 100; more between windows
+    let texts = [
+        (1, 1000),
+        (11, 51_000),
+        (22, 59_000),
+        (22, 59_000),
+        (30, 60_000),
+        (40, 61_040),
+        (40, 61_040),
+        (50, 62_060),
+        (60, 70_000),
+        (70, 71_000),
+    ]
+    .map(|(runs, instructions)| window(runs, instructions));
+    let cost = of(&texts.each_ref().map(String::as_str)).unwrap();
+    assert_eq!(
+        (cost.wakeups, cost.programs["select_cpu"].per_run),
+        (40, 102)
+    );
+}
+
+#[test]
 fn without_a_wakeup_there_is_no_cost() {
-    let error = Cost::new(&programs(AFTER), &programs(AFTER), &verified()).unwrap_err();
+    let error = of(&[AFTER, AFTER]).unwrap_err();
     assert!(error.to_string().contains("no wake-up"), "{error}");
 }
 
 #[test]
 fn counters_that_do_not_fit_together_are_an_error() {
-    let backwards = Cost::new(&programs(AFTER), &programs(BEFORE), &verified()).unwrap_err();
+    let backwards = of(&[AFTER, BEFORE]).unwrap_err();
     assert!(backwards.to_string().contains("backwards"), "{backwards}");
-    let mut gone = programs(AFTER);
-    gone.remove(0);
-    let gone = Cost::new(&programs(BEFORE), &gone, &verified()).unwrap_err();
+    let gone = of(&[BEFORE, &AFTER.replace("\"id\":8,", "\"id\":7,")]).unwrap_err();
+    let endless = of(&[BEFORE, AFTER, AFTER]).unwrap_err();
+    assert!(endless.to_string().contains("no end"), "{endless}");
     assert!(gone.to_string().contains("program 8 "), "{gone}");
 }
 

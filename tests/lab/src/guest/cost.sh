@@ -1,4 +1,4 @@
-# Counts what a scheduler's programs execute under a load ($scheduler, $arguments, $caches, $seconds are set above).
+# Counts what a scheduler's programs execute under a load ($scheduler, $arguments, $caches, $windows are set above).
 state=/sys/kernel/sched_ext/state
 fail() {
     echo "cost: $1"
@@ -8,9 +8,6 @@ fail() {
 last_word() {
     said=$(tail -n 1 /tmp/scheduler.log)
     echo "${said:-it says nothing}"
-}
-load() {
-    joule-load run /lab/workload.json --seed 1 --duration $1 --json > /tmp/load.log 2>&1 || fail "joule-load failed: $(tail -n 1 /tmp/load.log)"
 }
 snapshot() {
     echo "{\"snapshot\":$(bpftool --json prog show)}" >> $RESULTS
@@ -32,10 +29,19 @@ while [ "$(cat $state)" != enabled ]; do
 done
 attached=$(cat /sys/kernel/sched_ext/enable_seq)
 sysctl -q kernel.bpf_stats_enabled=1 || fail "the kernel keeps no statistics of programs"
-load 1
-snapshot
-load $seconds
-snapshot
+# each window with other phases: an interruption that falls on the same callback in every period of one does
+# not in the others
+for seed in $(seq $windows); do
+    joule-load run /lab/workload.json --seed $seed --duration 600 --work loop --calibration 8 > /tmp/load.log 2>&1 &
+    load=$!
+    sleep 0.2
+    snapshot
+    sleep 0.5
+    snapshot
+    [ -d /proc/$load ] || fail "joule-load failed: $(tail -n 1 /tmp/load.log)"
+    kill -INT $load
+    wait $load
+done
 # a program's file tells what bpftool leaves out; of links, which name a program too, the awk keeps nothing
 verified=$(awk '/^prog_id:/ { id = $2 } /^verified_insns:/ { printf "%s\"%s\":%s", comma, id, $2; comma = "," }' \
     /proc/$pid/fdinfo/* 2>/dev/null)
