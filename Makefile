@@ -7,14 +7,16 @@ RELEASE := target/release
 # The scheduler replaces the kernel's, which takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run run-here run-lab test test-full bench-cost bench-lisa format
+.PHONY: help run run-here run-lab lab-built test test-full bench-lab bench-lab-smoke bench-lisa bench-cost format
 
 help:
 	@echo 'make run        schedule this machine; without sched_ext, the emulated lab machine'
 	@echo 'make run-lab    the lab machine in any case: MACHINE=, WORKLOAD=, SEEDS= choose another run'
-	@echo 'make bench-lisa judge seven behaviours of energy-aware scheduling in the lab, as LISA does: MACHINE='
 	@echo 'make test       everything that must pass'
 	@echo 'make test-full  that, and what needs more time or more downloads'
+	@echo 'make bench-lab  energy of every scheduler, workload and machine: MACHINES=, WORKLOADS=, SCHEDULERS=, SEEDS='
+	@echo 'make bench-lab-smoke  a corner of that table, in five minutes'
+	@echo 'make bench-lisa judge seven behaviours of energy-aware scheduling in the lab, as LISA does: MACHINE='
 	@echo 'make bench-cost what a wake-up costs under scx_joule and its peers, in instructions'
 	@echo 'make format     format Rust and BPF sources'
 
@@ -29,18 +31,15 @@ run-here:
 	@echo 'This kernel has sched_ext: scheduling this machine until Ctrl-C.'
 	$(AS_ROOT) $(RELEASE)/scx_joule --stats 5
 
-run-lab:
+# Whatever runs in the lab.
+lab-built:
 	@packaging/debian-deps.sh build lab
 	@$(STEP) build-run 'building scx_joule, its lab and its workload runner' \
 		cargo build --release --package scx_joule --package lab --package joule-load
+
+run-lab: lab-built
 	$(AS_ROOT) $(RELEASE)/lab run $(if $(MACHINE),--machine $(MACHINE)) $(if $(WORKLOAD),--workload $(WORKLOAD)) \
 		$(if $(SEEDS),--seeds $(SEEDS))
-
-bench-lisa:
-	@packaging/debian-deps.sh build lab
-	@$(STEP) build-run 'building scx_joule, its lab and its workload runner' \
-		cargo build --release --package scx_joule --package lab --package joule-load
-	$(AS_ROOT) $(RELEASE)/lab lisa $(if $(MACHINE),--machine $(MACHINE))
 
 test:
 	@packaging/debian-deps.sh build lab
@@ -50,11 +49,21 @@ test-full:
 	@packaging/debian-deps.sh build lab
 	@tests/run.sh tests/list tests/list-full
 
+# With the user's home and cargo, which builds the peers.
+bench-lab: lab-built
+	$(if $(AS_ROOT),sudo env HOME=$(HOME) PATH=$(PATH)) $(RELEASE)/lab bench $(MACHINES:%=--machine %) $(WORKLOADS:%=--workload %) \
+		$(SCHEDULERS:%=--scheduler %) $(if $(SEEDS),--seeds $(SEEDS))
+
+bench-lab-smoke: lab-built
+	$(AS_ROOT) $(RELEASE)/lab bench --seeds 2 --settle 5 --machine phone-3c-gs101 \
+		--workload periodic-15 --workload messaging --workload batch \
+		--scheduler eevdf-eas --scheduler eevdf --scheduler $(RELEASE)/scx_joule
+
+bench-lisa: lab-built
+	$(AS_ROOT) $(RELEASE)/lab lisa $(if $(MACHINE),--machine $(MACHINE))
+
 # Not as root: cargo, which builds the peers, is the user's.
-bench-cost:
-	@packaging/debian-deps.sh build lab
-	@$(STEP) build-run 'building scx_joule, its lab and its workload runner' \
-		cargo build --release --package scx_joule --package lab --package joule-load
+bench-cost: lab-built
 	$(RELEASE)/lab cost
 
 format:
