@@ -19,6 +19,7 @@ mod tests;
 use crate::machine::{Cluster, Machine};
 use anyhow::{Context, Result, bail};
 use jobs::{Jobs, Mask};
+use joule_load::clock::SECOND_NS;
 use joule_load::rtapp;
 use physics::Fj;
 use serde::Serialize;
@@ -66,31 +67,35 @@ pub struct Placed {
 #[error("{0}")]
 pub struct Inapplicable(pub String);
 
-/// The least energy for a workload file on a machine over so many seconds; the responses' 99th percentile at most
-/// 1.05 of `p99_limit_ms`, where that is given.
+/// The least energy for a workload file on a machine over so many seconds, else as long as the file says; the
+/// responses' 99th percentile at most 1.05 of `p99_limit_ms`, where that is given.
 ///
 /// # Errors
 /// The outer one for a file that is no workload, a limit that is no time, and a run of no length; the inner one
-/// where no answer is known: the workload is not simply periodic, the machine has SMT, no placement is
-/// good enough, or there are too many of them.
+/// where no answer is known: the workload is not simply periodic or of no known length, the machine has SMT, no
+/// placement is good enough, or there are too many of them.
 pub fn least(
     machine: &Machine,
     workload: &Path,
     seed: u64,
-    seconds: u32,
+    seconds: Option<u32>,
     p99_limit_ms: Option<f64>,
 ) -> Result<Result<Oracle, Inapplicable>> {
-    if seconds == 0 {
+    if seconds == Some(0) {
         bail!("0 seconds: there is nothing to run");
     }
     let workload = rtapp::read(workload)?;
+    let given_ns = seconds.map(|seconds| u64::from(seconds) * SECOND_NS);
+    let Some(end_ns) = given_ns.or(workload.duration_ns) else {
+        return Ok(Err(Inapplicable("it says no duration".to_owned())));
+    };
     let limit_ns = p99_limit_ms.map(limit_ns).transpose()?;
     if machine.clusters.iter().any(|cluster| cluster.smt.is_some()) {
         return Ok(Err(Inapplicable(
             "threads that share a core are not modelled".to_owned(),
         )));
     }
-    Ok(Jobs::new(&workload, seed, seconds)
+    Ok(Jobs::new(&workload, seed, end_ns)
         .and_then(|jobs| Division::new(machine, &jobs, limit_ns).least()))
 }
 

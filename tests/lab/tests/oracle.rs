@@ -32,7 +32,13 @@ fn eas_takes_no_less_than_the_oracle_on(machine: &str) {
         for eas in &report.rows[0].samples {
             let least = |p99_ms| {
                 let (machine, workload) = (&scenario.machine, &scenario.workload);
-                or_fail(oracle::least(machine, workload, eas.seed, SECONDS, p99_ms))
+                or_fail(oracle::least(
+                    machine,
+                    workload,
+                    eas.seed,
+                    Some(SECONDS),
+                    p99_ms,
+                ))
             };
             let any = least(None).unwrap();
             let as_fast = least(Some(eas.p99_ms));

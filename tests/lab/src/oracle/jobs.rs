@@ -1,7 +1,6 @@
 //! What a periodic workload asks for: every activation of every thread, as joule-load would draw it.
 
 use super::Inapplicable;
-use joule_load::clock::SECOND_NS;
 use joule_load::draws::Draws;
 use joule_load::work::WorkUnits;
 use joule_load::workload::{Event, Kind, Loops, Script, Task, Workload};
@@ -51,9 +50,9 @@ impl Jobs {
     ///
     /// # Errors
     /// What about the workload is not simply periodic.
-    pub fn new(workload: &Workload, seed: u64, seconds: u32) -> Result<Self, Inapplicable> {
+    pub fn new(workload: &Workload, seed: u64, end_ns: u64) -> Result<Self, Inapplicable> {
         let mut jobs = Self {
-            end_ns: u64::from(seconds) * SECOND_NS,
+            end_ns,
             ..Self::default()
         };
         for task in &workload.tasks {

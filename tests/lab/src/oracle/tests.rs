@@ -86,7 +86,7 @@ fn jobs(tasks: &[(u32, u32)], seed: u64, seconds: u32) -> Jobs {
 
 fn of(json: &str, seed: u64, seconds: u32) -> Result<Jobs, Inapplicable> {
     let workload = rtapp::parse(Path::new("test.json"), json).unwrap();
-    Jobs::new(&workload, seed, seconds)
+    Jobs::new(&workload, seed, u64::from(seconds) * SECOND_NS)
 }
 
 /// The least over every placement and every OPP, without any bound; `limit_ns` as in [`least`].
@@ -299,7 +299,9 @@ fn workloads_that_are_not_simply_periodic_have_no_oracle_and_say_why() {
 fn a_machine_whose_threads_share_cores_has_no_oracle() {
     let machine = crate::catalogue::machine("laptop-smt").unwrap();
     let workload = crate::catalogue::workload("light-periodic").unwrap();
-    let refused = least(&machine, &workload, 1, 1, None).unwrap().unwrap_err();
+    let refused = least(&machine, &workload, 1, Some(1), None)
+        .unwrap()
+        .unwrap_err();
     assert!(refused.to_string().contains("share a core"), "{refused}");
 }
 
@@ -309,7 +311,7 @@ fn a_limit_that_is_no_time_is_an_error() {
     let workload = crate::catalogue::workload("light-periodic").unwrap();
     for limit_ms in [f64::NAN, -1.0, 1e300] {
         assert!(
-            least(&machine, &workload, 1, 1, Some(limit_ms)).is_err(),
+            least(&machine, &workload, 1, Some(1), Some(limit_ms)).is_err(),
             "{limit_ms}"
         );
     }
@@ -320,7 +322,7 @@ fn a_faster_answer_never_takes_less_energy() {
     let machine = crate::catalogue::machine("phone-3c-gs101").unwrap();
     let workload = crate::catalogue::workload("light-periodic").unwrap();
     let energy = |limit_ms| {
-        least(&machine, &workload, 1, 2, limit_ms)
+        least(&machine, &workload, 1, Some(2), limit_ms)
             .unwrap()
             .unwrap()
             .energy_j
@@ -330,4 +332,25 @@ fn a_faster_answer_never_takes_less_energy() {
         energies.is_sorted() && energies[3] > 1.1 * energies[0],
         "{energies:?}"
     );
+}
+
+#[test]
+fn a_run_is_as_long_as_the_workload_says_where_nothing_else_is_said() {
+    let machine = crate::catalogue::machine("phone-2c-msm8998").unwrap();
+    let workload = crate::catalogue::workload("light-periodic").unwrap();
+    let seconds = rtapp::read(&workload).unwrap().duration_ns.unwrap() / SECOND_NS;
+    let of = |seconds| {
+        least(&machine, &workload, 1, seconds, None)
+            .unwrap()
+            .unwrap()
+    };
+    assert_eq!(of(None), of(Some(u32::try_from(seconds).unwrap())));
+    assert!(least(&machine, &workload, 1, Some(0), None).is_err());
+    let endless = tempfile::NamedTempFile::new().unwrap();
+    let json = r#"{ "tasks": { "t": { "run": 1, "timer": { "ref": "x", "period": 16000 } } } }"#;
+    std::fs::write(&endless, json).unwrap();
+    let refused = least(&machine, endless.path(), 1, None, None)
+        .unwrap()
+        .unwrap_err();
+    assert!(refused.to_string().contains("duration"), "{refused}");
 }
