@@ -19,7 +19,6 @@ use crate::report::Sample;
 use crate::session::{EEVDF, EEVDF_EAS, Run, Scheduler, Session};
 use anyhow::{Context, Result};
 use cell::Cell;
-use joule_load::rtapp;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -182,12 +181,7 @@ impl Bench {
         seed: u64,
         p99_ms: Option<f64>,
     ) -> Result<Option<f64>> {
-        let told = rtapp::read(workload)?.duration_ns;
-        let told = told.and_then(|it| u32::try_from(it / 1_000_000_000).ok());
-        let Some(seconds) = self.seconds.or(told) else {
-            return Ok(None);
-        };
-        let oracle = oracle::least(machine, workload, seed, seconds, p99_ms)?;
+        let oracle = oracle::least(machine, workload, seed, self.seconds, p99_ms)?;
         Ok(oracle.ok().map(|oracle| oracle.energy_j))
     }
 
