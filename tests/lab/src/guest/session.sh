@@ -3,7 +3,6 @@
 # (none: 0); $watch, threads to trace.
 # Each run leaves a section of the results that begins with '== NAME SEED'. What spoils a run is said in a
 # line 'void REASON' of it, and the next run is tried.
-[ -e /sys/fs/cgroup/cgroup.controllers ] || mount -t cgroup2 none /sys/fs/cgroup
 vsoc=/sys/kernel/debug/vsoc
 state=/sys/kernel/sched_ext/state
 for governor in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do
