@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// Runs the load and takes the counters; `$scheduler` and the like are set before it.
 const SCRIPT: &str = include_str!("guest/cost.sh");
-/// CPU time of the emulator: the biggest scheduler on the biggest machine took 200 s.
+/// CPU time of the emulator: scx_lavd on 64 CPUs took 217 s of the clock.
 const TIME_LIMIT: Duration = Duration::from_secs(1200);
 const QUERY_LIMIT: Duration = Duration::from_secs(60);
 
