@@ -19,6 +19,8 @@ pub trait World {
     /// # Errors
     /// When the clock cannot be read.
     fn now_ns(&mut self) -> io::Result<u64>;
+    /// When the run ends, on the same clock.
+    fn end_ns(&self) -> u64;
     /// Sleeps; false when the run ended first.
     ///
     /// # Errors
@@ -141,8 +143,9 @@ impl<'a, W: World> Player<'a, W> {
 
     fn script(&mut self, script: &Script, begin_ns: u64) -> Step {
         self.timers_ns = vec![None; script.timers];
-        let offset_ns = script
-            .first_period_ns()
+        self.period_ns = script.first_period_ns();
+        let offset_ns = self
+            .period_ns
             .map_or(0, |period_ns| self.draws.offset_ns(period_ns));
         self.wait_until(begin_ns.saturating_add(offset_ns))?;
         repeat(script.loops, || {
@@ -294,10 +297,14 @@ impl<'a, W: World> Player<'a, W> {
         Ok(now_ns)
     }
 
-    /// Accounts for a job that the end of the run cut short, and for the expiries that passed meanwhile.
+    /// Accounts for a job that the end of the run cut short, and for the expiries that passed meanwhile, be it
+    /// that the thread, which should have run, was not let run until the end.
     fn cut(&mut self) -> io::Result<()> {
         let now_ns = self.world.now_ns()?;
         let Some(job) = self.job.take() else {
+            let late_ns = now_ns.min(self.world.end_ns()).saturating_sub(self.due_ns);
+            let passed = self.period_ns.map(|period_ns| late_ns.div_ceil(period_ns));
+            self.record.skipped += passed.unwrap_or(0);
             return Ok(());
         };
         self.record.unfinished += 1;

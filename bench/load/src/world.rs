@@ -98,6 +98,10 @@ impl World for RealWorld<'_> {
         clock::now_ns()
     }
 
+    fn end_ns(&self) -> u64 {
+        self.limits.end_ns
+    }
+
     fn sleep_until(&mut self, due_ns: u64) -> io::Result<bool> {
         clock::sleep_until(due_ns, &self.limits)
     }

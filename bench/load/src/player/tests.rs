@@ -13,6 +13,8 @@ const START: u64 = 1_000 * MS;
 struct Simulated {
     now_ns: u64,
     end_ns: u64,
+    /// A sleep until then or later ends only with the run.
+    starved_from_ns: u64,
     /// Time of one unit of work.
     ns_per_unit: u64,
     /// Messages to come, by the time they arrive.
@@ -26,7 +28,13 @@ impl World for Simulated {
     fn now_ns(&mut self) -> io::Result<u64> {
         Ok(self.now_ns)
     }
+    fn end_ns(&self) -> u64 {
+        self.end_ns
+    }
     fn sleep_until(&mut self, due_ns: u64) -> io::Result<bool> {
+        if due_ns >= self.starved_from_ns {
+            self.now_ns = self.end_ns;
+        }
         self.now_ns = self.now_ns.max(due_ns.min(self.end_ns));
         Ok(self.now_ns < self.end_ns)
     }
@@ -63,6 +71,7 @@ fn world(run_ms: u64, ns_per_unit: u64) -> Simulated {
     Simulated {
         now_ns: START,
         end_ns: START + run_ms * MS,
+        starved_from_ns: u64::MAX,
         ns_per_unit,
         arrivals_ns: VecDeque::new(),
         sent: Vec::new(),
@@ -305,4 +314,19 @@ fn a_burst_is_complete_when_its_last_message_is_back() {
     assert_eq!(record.responses.summary().unwrap().max_ns, 4 * MS + MS / 2);
     assert_eq!(world.sent, [(1, due_ns), (1, due_ns), (1, DISSOLVE)]);
     assert_eq!(record.work, WorkUnits(MS));
+}
+
+#[test]
+fn who_is_never_let_run_skips_every_activation() {
+    for (starved_from_ns, jobs) in [(START, 0), (START + 45 * MS, 3)] {
+        let mut world = world(100, 1);
+        world.starved_from_ns = starved_from_ns;
+        let record = play(
+            &mut world,
+            r#""run": 1000, "timer": {"ref": "a", "period": 16000}"#,
+        );
+        let due = (100 * MS - offset(16 * MS)).div_ceil(16 * MS);
+        assert_eq!(record.responses.count(), jobs, "{record:?}");
+        assert_eq!(record.skipped, due - jobs, "{record:?}");
+    }
 }
