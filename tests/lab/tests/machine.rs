@@ -51,10 +51,13 @@ exit $code
 EOF
 governor schedutil
 say truth-before cat $vsoc/truth
-perf stat -a -x, -o /tmp/perf -e power/energy-pkg/ -- sh /tmp/measured || exit 1
+# by its code, so that perf prints the count, and not joules with two decimals
+package=/sys/bus/event_source/devices/power/events/energy-pkg
+perf stat -a -x, -o /tmp/perf -e power/$(cat $package)/ -- sh /tmp/measured || exit 1
 say truth-after cat $vsoc/truth
 for file in before load after; do say $file cat /tmp/$file; done
-say perf grep energy-pkg /tmp/perf"#,
+say scale cat $package.scale
+say perf grep power /tmp/perf"#,
     )))
 }
 
@@ -69,7 +72,9 @@ fn energy_is_what_the_residencies_cost_and_what_perf_reads_and_it_repeats() {
     // perf counts the start and the end of the shell around the two readings, too
     let between = number(&run.results, "after") - number(&run.results, "before");
     let text = section(&run.results, "perf");
-    let joules: f64 = text.split(',').next().unwrap().trim().parse().unwrap();
+    let count: f64 = text.split(',').next().unwrap().trim().parse().unwrap();
+    let scale: f64 = section(&run.results, "scale").trim().parse().unwrap();
+    let joules = count * scale;
     let module = f64::from(u32::try_from(between).unwrap()) / 1e6;
     assert!(
         (joules / module - 1.0).abs() <= 0.005,
