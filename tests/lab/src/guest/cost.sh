@@ -1,5 +1,7 @@
 # Counts what a scheduler's programs execute under a load ($scheduler, $arguments, $caches, $windows are set above).
 state=/sys/kernel/sched_ext/state
+# how many times a scheduler was enabled
+times=/sys/kernel/sched_ext/enable_seq
 fail() {
     echo "cost: $1"
     tail -n 12 /tmp/scheduler.log 2>/dev/null
@@ -18,6 +20,7 @@ if [ $scheduler = scx_joule ]; then
     # only it has groups; the JSON is of many lines, a result of one
     echo "{\"check\":$(scx_joule check --json | tr -d '\n')}" >> $RESULTS
 fi
+before=$(cat $times)
 $scheduler $arguments > /tmp/scheduler.log 2>&1 &
 pid=$!
 waited=0
@@ -27,7 +30,8 @@ while [ "$(cat $state)" != enabled ]; do
     [ -d /proc/$pid ] || fail "$scheduler ended: $(last_word)"
     [ $waited -lt 3000 ] || fail "$scheduler did not attach in 300 s"
 done
-attached=$(cat /sys/kernel/sched_ext/enable_seq)
+# the kernel counts after it has said so
+while attached=$(cat $times); [ $attached = $before ]; do sleep 0.01; done
 sysctl -q kernel.bpf_stats_enabled=1 || fail "the kernel keeps no statistics of programs"
 # each window with other phases: an interruption that falls on the same callback in every period of one does
 # not in the others
@@ -47,4 +51,4 @@ verified=$(awk '/^prog_id:/ { id = $2 } /^verified_insns:/ { printf "%s\"%s\":%s
     /proc/$pid/fdinfo/* 2>/dev/null)
 echo "{\"verified\":{$verified}}" >> $RESULTS
 [ "$(cat $state)" = enabled ] || fail "$scheduler did not last: $(last_word)"
-[ "$(cat /sys/kernel/sched_ext/enable_seq)" = "$attached" ] || fail "$scheduler had to be restarted"
+[ "$(cat $times)" = "$attached" ] || fail "$scheduler had to be restarted"

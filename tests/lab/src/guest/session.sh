@@ -5,6 +5,8 @@
 # line 'void REASON' of it, and the next run is tried.
 vsoc=/sys/kernel/debug/vsoc
 state=/sys/kernel/sched_ext/state
+# how many times a scheduler was enabled
+times=/sys/kernel/sched_ext/enable_seq
 for governor in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do
     grep -q schedutil ${governor%governor}available_governors && echo schedutil > $governor
 done
@@ -31,10 +33,12 @@ attach() {
         echo 0 > /proc/sys/kernel/sched_energy_aware
         ;;
     *)
+        before=$(cat $times)
         $scheduler $arguments > /tmp/scheduler.log 2>&1 &
         pid=$!
         if await enabled; then
-            attached=$(cat /sys/kernel/sched_ext/enable_seq)
+            # the kernel counts after it has said so
+            while attached=$(cat $times); [ $attached = $before ]; do sleep 0.01; done
         else
             reason="$scheduler did not attach: $(last_words)"
             kill -KILL $pid
@@ -45,7 +49,7 @@ attach() {
 }
 lasted() {
     [ -z "$pid" ] && return
-    [ "$(cat $state)" = enabled ] && [ "$(cat /sys/kernel/sched_ext/enable_seq)" = "$attached" ]
+    [ "$(cat $state)" = enabled ] && [ "$(cat $times)" = "$attached" ]
 }
 counts() {
     awk '$1 == "ctxt" { print "'$1'_switches", $2 }' /proc/stat
