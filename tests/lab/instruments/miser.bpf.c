@@ -27,11 +27,19 @@ struct task_struct {
 KFUNC void scx_bpf_dsq_insert(struct task_struct *p, u64 dsq_id, u64 slice, u64 enq_flags);
 
 struct sched_ext_ops {
+	s32 (*select_cpu)(struct task_struct *p, s32 prev_cpu, u64 wake_flags);
 	void (*enqueue)(struct task_struct *p, u64 enq_flags);
 	char name[128];
 };
 
 char terms[] SEC("license") = "GPL";
+
+/* The kernel's own would give the task to an idle CPU of any size at once. */
+SEC("struct_ops/miser_select_cpu")
+s32 miser_select_cpu(u64 *ctx)
+{
+	return (s32)ctx[1];
+}
 
 SEC("struct_ops/miser_enqueue")
 int miser_enqueue(u64 *ctx)
@@ -47,6 +55,7 @@ int miser_enqueue(u64 *ctx)
 
 SEC(".struct_ops")
 struct sched_ext_ops miser = {
+	.select_cpu = (void *)miser_select_cpu,
 	.enqueue = (void *)miser_enqueue,
 	.name = "miser",
 };
