@@ -212,12 +212,12 @@ fn placements_follow_when_a_cluster_becomes_dear_or_cheap() {
         say mid pinned 4,5; say big pinned 6,7
         control scale mid 2000; say mid-doubled pinned 4,5
         control scale mid 667; say mid-cheap pinned 4,5; control scale mid 1000
-        control scale big 300; say big-cheap pinned 6,7; control scale big 1000
+        control scale big 200; say big-cheap pinned 6,7; control scale big 1000
         start; load
         until_in began mid; during 'began settled' 20
         control scale mid 2000; until_in dear big; during 'dear settled' 20
         control scale mid 667; until_in cheap mid; during 'cheap settled' 20
-        control scale big 300; until_in cheaper big; during 'cheaper settled' 20
+        control scale big 200; until_in cheaper big; during 'cheaper settled' 20
         unload; stop; say log cat /tmp/log; say dmesg dmesg"#,
     ));
     eprintln!("{}", section(&run.results, "log"));
