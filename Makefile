@@ -31,11 +31,12 @@ run-here:
 	@echo 'This kernel has sched_ext: scheduling this machine until Ctrl-C.'
 	$(AS_ROOT) $(RELEASE)/scx_joule --stats 5
 
-# Whatever runs in the lab.
+# Whatever runs in the lab. The workload runner is built by itself: its features are then its own, and results that
+# are kept under its hash stay known when another package's dependencies change.
 lab-built:
 	@packaging/debian-deps.sh build lab
-	@$(STEP) build-run 'building scx_joule, its lab and its workload runner' \
-		cargo build --release --package scx_joule --package lab --package joule-load
+	@$(STEP) build-run 'building scx_joule and its lab' cargo build --release --package scx_joule --package lab
+	@$(STEP) build-load 'building the workload runner' cargo build --release --package joule-load
 
 run-lab: lab-built
 	$(AS_ROOT) $(RELEASE)/lab run $(if $(MACHINE),--machine $(MACHINE)) $(if $(WORKLOAD),--workload $(WORKLOAD)) \

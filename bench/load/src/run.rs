@@ -83,8 +83,8 @@ pub struct Outcome {
 /// Runs a workload.
 ///
 /// # Errors
-/// When it would never end, when its cgroups cannot be had or put back, when a thread cannot be created or set up or cannot
-/// go on, when the meter fails, and when a signal comes before anything counted.
+/// When it would never end, when its cgroups cannot be had or put back, when a thread cannot be created or set up
+/// or cannot go on, when the meter fails, and when a signal comes before anything counted.
 pub fn run(workload: &Workload, source: &Source, options: &Options) -> Result<Outcome> {
     let duration_ns = options.duration_ns.or(workload.duration_ns);
     if let (None, Some(task)) = (duration_ns, workload.endless()) {

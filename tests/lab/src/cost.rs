@@ -20,7 +20,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Runs the load and takes the counters; `$scheduler` and the like are set before it.
-const SCRIPT: &str = include_str!("guest/cost.sh");
+const SCRIPT: &str = concat!(
+    include_str!("guest/attach.sh"),
+    include_str!("guest/cost.sh")
+);
 /// CPU time of the emulator: scx_lavd on 64 CPUs took 217 s of the clock.
 const TIME_LIMIT: Duration = Duration::from_secs(1200);
 const QUERY_LIMIT: Duration = Duration::from_secs(60);

@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How runs are carried out in the guest.
-pub const SCRIPT: &str = include_str!("guest/session.sh");
+pub const SCRIPT: &str = concat!(
+    include_str!("guest/attach.sh"),
+    include_str!("guest/session.sh")
+);
 /// CPU time of the emulator for loading a big scheduler, and for each simulated second of a workload, with its
 /// part of the warm-up.
 const LOAD_LIMIT: Duration = Duration::from_secs(300);

@@ -1,15 +1,8 @@
-# Counts what a scheduler's programs execute under a load ($scheduler, $arguments, $caches, $windows are set above).
-state=/sys/kernel/sched_ext/state
-# how many times a scheduler was enabled
-times=/sys/kernel/sched_ext/enable_seq
+# Counts what a scheduler's programs execute under a load. attach.sh attaches it; $caches and $windows are set above.
 fail() {
     echo "cost: $1"
     tail -n 12 /tmp/scheduler.log 2>/dev/null
     exit 1
-}
-last_word() {
-    said=$(tail -n 1 /tmp/scheduler.log)
-    echo "${said:-it says nothing}"
 }
 snapshot() {
     echo "{\"snapshot\":$(bpftool --json prog show)}" >> $RESULTS
@@ -20,18 +13,7 @@ if [ $scheduler = scx_joule ]; then
     # only it has groups; the JSON is of many lines, a result of one
     echo "{\"check\":$(scx_joule check --json | tr -d '\n')}" >> $RESULTS
 fi
-before=$(cat $times)
-$scheduler $arguments > /tmp/scheduler.log 2>&1 &
-pid=$!
-waited=0
-while [ "$(cat $state)" != enabled ]; do
-    sleep 0.1
-    waited=$((waited + 1))
-    [ -d /proc/$pid ] || fail "$scheduler ended: $(last_word)"
-    [ $waited -lt 3000 ] || fail "$scheduler did not attach in 300 s"
-done
-# the kernel counts after it has said so
-while attached=$(cat $times); [ $attached = $before ]; do sleep 0.01; done
+attach_program || fail "$reason"
 sysctl -q kernel.bpf_stats_enabled=1 || fail "the kernel keeps no statistics of programs"
 # each window with other phases: an interruption that falls on the same callback in every period of one does
 # not in the others
@@ -50,5 +32,4 @@ done
 verified=$(awk '/^prog_id:/ { id = $2 } /^verified_insns:/ { printf "%s\"%s\":%s", comma, id, $2; comma = "," }' \
     /proc/$pid/fdinfo/* 2>/dev/null)
 echo "{\"verified\":{$verified}}" >> $RESULTS
-[ "$(cat $state)" = enabled ] || fail "$scheduler did not last: $(last_word)"
-[ "$(cat $times)" = "$attached" ] || fail "$scheduler had to be restarted"
+lasted || fail "$scheduler did not last: $(last_words)"

@@ -1,28 +1,15 @@
-# Runs workloads one after the other under a scheduler. Set above: $scheduler and $arguments; $runs, words of
+# Runs workloads one after the other under a scheduler, which attach.sh attaches. Set above: $runs, words of
 # the form NAME:SEED:SECONDS (none: as the workload says); $warmup, before each; $settle, before all
 # (none: 0); $watch, threads to trace.
 # Each run leaves a section of the results that begins with '== NAME SEED'. What spoils a run is said in a
 # line 'void REASON' of it, and the next run is tried.
 vsoc=/sys/kernel/debug/vsoc
-state=/sys/kernel/sched_ext/state
-# how many times a scheduler was enabled
-times=/sys/kernel/sched_ext/enable_seq
 for governor in /sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do
     grep -q schedutil ${governor%governor}available_governors && echo schedutil > $governor
 done
-await() {
-    waited=0
-    while [ "$(cat $state)" != $1 ]; do
-        sleep 0.1
-        waited=$((waited + 1))
-        [ $waited -lt 1200 ] && { [ -z "$pid" ] || [ -d /proc/$pid ]; } || return 1
-    done
-}
 void() { echo "void $*" | tr '\n' ' ' >> $RESULTS; echo >> $RESULTS; }
-last_words() { tail -n 1 /tmp/scheduler.log 2>/dev/null; }
 
-# The scheduler: $pid where it is a program; $reason where it cannot be had.
-pid=
+# The scheduler, or $reason why it cannot be had.
 reason=
 attach() {
     case $scheduler in
@@ -33,23 +20,10 @@ attach() {
         echo 0 > /proc/sys/kernel/sched_energy_aware
         ;;
     *)
-        before=$(cat $times)
-        $scheduler $arguments > /tmp/scheduler.log 2>&1 &
-        pid=$!
-        if await enabled; then
-            # the kernel counts after it has said so
-            while attached=$(cat $times); [ $attached = $before ]; do sleep 0.01; done
-        else
-            reason="$scheduler did not attach: $(last_words)"
-            kill -KILL $pid
-        fi
+        attach_program
         ;;
     esac
     [ -z "$reason" ]
-}
-lasted() {
-    [ -z "$pid" ] && return
-    [ "$(cat $state)" = enabled ] && [ "$(cat $times)" = "$attached" ]
 }
 counts() {
     awk '$1 == "ctxt" { print "'$1'_switches", $2 }' /proc/stat
@@ -89,7 +63,7 @@ for run in $runs; do
     counts after >> $RESULTS
     [ -z "$watch" ] || placements >> $RESULTS
     kernel_said >> $RESULTS
-    if ! lasted; then
+    if [ -n "$pid" ] && ! lasted; then
         void "$scheduler did not last: $(last_words)"
         kill -KILL $pid
         wait $pid
