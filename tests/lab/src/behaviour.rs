@@ -18,8 +18,9 @@ use crate::cache::{self, Cache};
 use crate::guest::{Soc, logs};
 use crate::kernel::{Kernel, Kernels};
 use crate::machine::{Idle, Machine};
+use crate::parallel;
 use crate::session::{Run, Scheduler, Session};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use score::Ran;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
@@ -113,19 +114,8 @@ impl Behaviours {
                 jobs.push((machine, behaviours.clone(), soc.clone(), scheduler));
             }
         }
-        // each guest waits for a place of its own
-        let results: Vec<Result<Vec<Verdict>>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = jobs
-                .iter()
-                .map(|(machine, behaviours, soc, scheduler)| {
-                    scope.spawn(|| self.judge(cache, kernel, machine, soc, behaviours, scheduler))
-                })
-                .collect();
-            let joined = threads.into_iter().map(|thread| {
-                let done = thread.join();
-                done.unwrap_or_else(|_| bail!("a thread of the lab has died"))
-            });
-            joined.collect()
+        let results = parallel::each(&jobs, |(machine, behaviours, soc, scheduler)| {
+            self.judge(cache, kernel, machine, soc, behaviours, scheduler)
         });
         let verdicts = results.into_iter().collect::<Result<Vec<_>>>()?;
         Ok(Verdicts {

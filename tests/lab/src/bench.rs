@@ -11,18 +11,18 @@ mod store;
 mod table;
 
 use crate::cache::Cache;
+use crate::catalogue::workload_name;
 use crate::guest::Soc;
 use crate::kernel::{Kernel, Kernels};
 use crate::machine::Machine;
 use crate::oracle;
+use crate::parallel;
 use crate::report::Sample;
-use crate::session::{EEVDF, EEVDF_EAS, Run, Scheduler, Session};
+use crate::session::{Run, Scheduler, Session, reference};
 use anyhow::{Context, Result};
 use cell::Cell;
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use store::{Key, Store};
@@ -120,33 +120,14 @@ impl Bench {
                 })
             })
             .collect();
-        let results: Vec<Mutex<Option<Result<Vec<Row>>>>> =
-            jobs.iter().map(|_| Mutex::new(None)).collect();
-        let queue = Mutex::new((0..jobs.len()).collect::<VecDeque<_>>());
         let done = AtomicUsize::new(0);
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        std::thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while let Some(index) = pop(&queue) {
-                        let (Some(job), Some(result)) = (jobs.get(index), results.get(index))
-                        else {
-                            return;
-                        };
-                        let rows = self.rows(cache, kernel, job, &done, jobs.len());
-                        if let Ok(mut result) = result.lock() {
-                            *result = Some(rows);
-                        }
-                    }
-                });
-            }
-        });
-        let mut rows = Vec::new();
-        for result in results {
-            let result = result.into_inner().ok().flatten();
-            rows.extend(result.context("a thread of the lab has died")??);
-        }
-        Ok(rows)
+        let tell = |what: &str| {
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            eprintln!("lab: {done}/{}: {what}", jobs.len());
+        };
+        let rows = parallel::each(&jobs, |job| self.rows(cache, kernel, job, &tell));
+        let rows = rows.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(rows.into_iter().flatten().collect())
     }
 
     /// The cells of the table, in the order of machines and workloads, with what the oracle knows of them.
@@ -156,16 +137,11 @@ impl Bench {
     pub fn cells<'r>(&self, rows: &'r [Row]) -> Result<Vec<Cell<'r>>> {
         let mut cells = Vec::new();
         for machine in &self.machines {
-            let reference = if Scheduler::of_kernel(machine).len() > 1 {
-                EEVDF_EAS
-            } else {
-                EEVDF
-            };
             for workload in &self.workloads {
-                let name = stem(workload);
+                let name = workload_name(workload);
                 let rows = rows.iter();
                 let rows = rows.filter(|row| row.machine == machine.name && row.workload == name);
-                let mut cell = Cell::new(&machine.name, &name, reference, rows);
+                let mut cell = Cell::new(&machine.name, &name, reference(machine), rows);
                 cell.ask(|seed, p99_ms| self.least(machine, workload, seed, p99_ms))?;
                 cells.push(cell);
             }
@@ -185,13 +161,13 @@ impl Bench {
         Ok(oracle.ok().map(|oracle| oracle.energy_j))
     }
 
+    /// What is known of a guest's runs, and the rest measured.
     fn rows(
         &self,
         cache: &Cache,
         kernel: &Kernel,
         job: &Job<'_>,
-        done: &AtomicUsize,
-        jobs: usize,
+        tell: &dyn Fn(&str),
     ) -> Result<Vec<Row>> {
         let runs = self.runs(&job.machine.name, job.entrant.order);
         let scheduler = match &job.entrant.scheduler {
@@ -201,21 +177,18 @@ impl Bench {
                 return Ok(runs.iter().map(|run| row(job, run, void())).collect());
             }
         };
-        let settle = scheduler.program.is_some().then(|| self.settle.clone());
-        let session = |runs: Vec<Run>| Session {
-            name: format!("bench-{}-{}", job.machine.name, job.entrant.name).replace(' ', ""),
+        let mut session = Session {
+            name: format!("bench-{}-{}", job.machine.name, job.entrant.name),
             machine: job.machine,
             scheduler,
             load: &self.load,
-            runs,
+            runs: Vec::new(),
             warmup: self.warmup,
-            settle: settle.clone(),
+            settle: scheduler.program.is_some().then(|| self.settle.clone()),
             watch: None,
         };
-        let store = Store::new(
-            cache,
-            Key::of(kernel, job.soc, &session(Vec::new()), &job.entrant.name)?,
-        );
+        let key = Key::of(kernel, job.soc, &session, &job.entrant.name)?;
+        let store = Store::new(cache, key);
         let known = |run: &Run| {
             if self.fresh {
                 Ok(None)
@@ -224,54 +197,42 @@ impl Bench {
             }
         };
         let mut results = runs.iter().map(known).collect::<Result<Vec<_>>>()?;
-        let missing: Vec<Run> = (runs.iter().zip(&results))
-            .filter(|(_, result)| result.is_none())
-            .map(|(run, _)| run.clone())
-            .collect();
+        let missing = runs.iter().zip(&results);
+        let missing = missing.filter(|(_, result)| result.is_none());
+        session.runs = missing.map(|(run, _)| run.clone()).collect();
         let mut seconds = 0.0;
-        if !missing.is_empty() {
-            match session(missing.clone()).run(cache, kernel, job.soc) {
+        let mut failure = None;
+        if !session.runs.is_empty() {
+            match session.run(cache, kernel, job.soc) {
                 Ok(sessioned) => {
                     seconds = sessioned.wall.as_secs_f64();
-                    for (run, sample) in missing.iter().zip(sessioned.samples) {
+                    let places = results.iter_mut().filter(|result| result.is_none());
+                    let measured = session.runs.iter().zip(sessioned.samples);
+                    for (place, (run, sample)) in places.zip(measured) {
                         store.write(run, &sample)?;
-                        if let Some(index) = runs.iter().position(|it| it == run)
-                            && let Some(result) = results.get_mut(index)
-                        {
-                            *result = Some(sample);
-                        }
+                        *place = Some(sample);
                     }
                 }
-                Err(error) => {
-                    let reason = format!("{error:#}");
-                    let reason = reason.lines().next().unwrap_or_default();
-                    for result in results.iter_mut().filter(|result| result.is_none()) {
-                        *result = Some(Err(reason.to_owned()));
-                    }
-                }
+                Err(error) => failure = format!("{error:#}").lines().next().map(str::to_owned),
             }
         }
+        let failure = failure.unwrap_or_else(|| "it was not run".to_owned());
+        let results = results.into_iter();
+        let results = results.map(|result| result.unwrap_or_else(|| Err(failure.clone())));
         let rows: Vec<Row> = (runs.iter().zip(results))
-            .map(|(run, result)| {
-                let result = result.unwrap_or_else(|| Err("it was not run".to_owned()));
-                row(job, run, result)
-            })
+            .map(|(run, result)| row(job, run, result))
             .collect();
         let void = rows.iter().filter(|row| row.sample.is_none());
-        let reason = void
-            .clone()
-            .next()
-            .map(|row| format!(", the first {}", row.run));
-        eprintln!(
-            "lab: {}/{jobs}: {} on {}: {} runs, {} of them known, {} void{}; {seconds:.0} s",
-            done.fetch_add(1, Ordering::Relaxed) + 1,
+        let first = void.clone().next();
+        tell(&format!(
+            "{} on {}: {} runs, {} of them known, {} void{}; {seconds:.0} s",
             job.entrant.name,
             job.machine.name,
             rows.len(),
-            rows.len() - missing.len(),
+            rows.len() - session.runs.len(),
             void.count(),
-            reason.unwrap_or_default()
-        );
+            first.map_or_else(String::new, |row| format!(", the first {}", row.run))
+        ));
         Ok(rows)
     }
 
@@ -365,15 +326,6 @@ impl Entrant {
         let profile = words.skip_while(|word| *word != "--profile").nth(1);
         profile.unwrap_or("-").to_owned()
     }
-}
-
-fn stem(workload: &Path) -> String {
-    let stem = workload.file_stem().unwrap_or_default();
-    stem.to_string_lossy().into_owned()
-}
-
-fn pop(queue: &Mutex<VecDeque<usize>>) -> Option<usize> {
-    queue.lock().ok()?.pop_front()
 }
 
 #[cfg(test)]

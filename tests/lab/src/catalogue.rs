@@ -30,6 +30,12 @@ pub fn workload(name: &str) -> Result<PathBuf> {
     file(name, Path::new(WORKLOADS), "json", "workload")
 }
 
+/// The workload that a file holds: the file's name without the ending.
+pub fn workload_name(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default();
+    stem.to_string_lossy().into_owned()
+}
+
 /// Names of all machines, in ascending order.
 ///
 /// # Errors

@@ -9,10 +9,13 @@
 //! caches, no contended cache lines and no mispredicted branches here.
 
 use crate::cache::Cache;
+use crate::catalogue::workload_name;
 use crate::guest::{Guest, Outcome};
 use crate::kernel::Kernel;
+use crate::parallel;
 use crate::process;
-use anyhow::{Context, Result, bail};
+use crate::session::Scheduler;
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -64,10 +67,8 @@ pub struct Subject {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// The program, or one line that says why there is none.
-    pub program: Result<PathBuf, String>,
-    /// Its arguments, as the shell would read them.
-    pub arguments: String,
+    /// The scheduler, or one line that says why there is none.
+    pub scheduler: Result<Scheduler, String>,
 }
 
 /// A count to be made.
@@ -153,41 +154,20 @@ impl Count {
     /// When the compiler cannot be asked for its version.
     pub fn run(&self, cache: &Cache, kernel: &Kernel) -> Result<CostReport> {
         let clang = process::run(process::clang()?.arg("--version"), QUERY_LIMIT)?;
-        // each guest waits for a place of its own, so this starts all there is room for
-        let machines = std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .machines
-                .iter()
-                .map(|&machine| {
-                    let rows: Vec<_> = self
-                        .subjects
-                        .iter()
-                        .map(|subject| {
-                            scope.spawn(move || self.cost(cache, kernel, machine, subject))
-                        })
-                        .collect();
-                    (machine, rows)
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|(machine, threads)| {
-                    let counted = threads.into_iter().map(|thread| {
-                        thread
-                            .join()
-                            .unwrap_or_else(|_| bail!("a thread of the lab has died"))
-                    });
-                    Section::new(machine, self.subjects.iter().zip(counted))
-                })
-                .collect()
+        let jobs: Vec<_> = (self.machines.iter())
+            .flat_map(|machine| self.subjects.iter().map(move |subject| (*machine, subject)))
+            .collect();
+        let counted = parallel::each(&jobs, |(machine, subject)| {
+            self.cost(cache, kernel, *machine, subject)
         });
+        let mut counted = counted.into_iter();
+        let machines = (self.machines.iter())
+            .map(|machine| Section::new(*machine, self.subjects.iter().zip(counted.by_ref())))
+            .collect();
         Ok(CostReport {
             kernel: kernel.release.clone(),
             clang: clang.lines().next().unwrap_or_default().to_owned(),
-            workload: self
-                .workload
-                .file_stem()
-                .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
+            workload: workload_name(&self.workload),
             windows: self.windows,
             machines,
         })
@@ -200,15 +180,15 @@ impl Count {
         machine: CostMachine,
         subject: &Subject,
     ) -> Result<(Cost, Option<usize>)> {
-        let program = match &subject.program {
-            Ok(program) => program,
-            Err(why) => bail!("{why}"),
-        };
+        let scheduler = subject.scheduler.as_ref();
+        let scheduler = scheduler.map_err(|why| anyhow!("{why}"))?;
+        let program = scheduler.program.as_ref();
+        let program = program.context("the kernel's schedulers have no callbacks in BPF")?;
         let name = Path::new(program.file_name().unwrap_or_default());
         let head = format!(
             "scheduler={}\narguments='{}'\ncaches={}\nwindows={}\n",
             name.display(),
-            subject.arguments,
+            scheduler.arguments,
             machine.caches,
             self.windows
         );

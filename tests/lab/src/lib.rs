@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod learnt;
 pub mod machine;
 pub mod oracle;
+mod parallel;
 pub mod peers;
 mod probe;
 pub mod process;

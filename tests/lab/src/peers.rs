@@ -6,6 +6,7 @@
 use crate::cache::Cache;
 use crate::guest::run_directory;
 use crate::process;
+use crate::session::Scheduler;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -87,6 +88,14 @@ impl<'a> Peers<'a> {
                     .with_context(|| format!("{} {}", peer.package, peer.version))
             })?;
         Ok(directory.join("bin").join(peer.package))
+    }
+
+    /// The peer, ready to run; or one line that says why there is none.
+    pub fn scheduler(&self, peer: &Peer) -> Result<Scheduler, String> {
+        match self.program(peer) {
+            Ok(program) => Ok(Scheduler::of_program(&program, peer.arguments)),
+            Err(error) => Err(format!("{error:#}")),
+        }
     }
 
     fn install(&self, peer: &Peer, root: &Path, log: &Path) -> Result<()> {

@@ -1,10 +1,12 @@
 //! Compares schedulers: the same workload, with the same seeds, in a fresh guest for each.
 
 use crate::cache::Cache;
+use crate::catalogue::workload_name;
 use crate::guest::Soc;
 use crate::kernel::{Kernel, Kernels};
 use crate::learnt::Learnt;
 use crate::machine::Machine;
+use crate::parallel;
 use crate::report::{Report, Row, Sample};
 use crate::session::{Run, Scheduler, Session};
 use anyhow::{Context, Error, Result, bail};
@@ -40,22 +42,8 @@ impl Scenario {
             bail!("{} seeds: an interval needs two", self.seeds);
         }
         let soc = Kernels::new(cache).soc(kernel, &self.machine)?;
-        // each guest waits for a place of its own, so this starts all there is room for
-        let results: Vec<Result<(Vec<Sample>, Option<Learnt>)>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .schedulers
-                .iter()
-                .map(|scheduler| scope.spawn(|| self.figures(cache, kernel, &soc, scheduler)))
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|_| bail!("a thread of the lab has died"))
-                })
-                .collect()
-        });
+        let figures = |scheduler: &_| self.figures(cache, kernel, &soc, scheduler);
+        let results = parallel::each(&self.schedulers, figures);
         let mut rows: Vec<Row> = Vec::new();
         for (scheduler, figures) in self.schedulers.iter().zip(results) {
             let (samples, learnt) = figures.with_context(|| scheduler.name.clone())?;
@@ -65,10 +53,7 @@ impl Scenario {
         Ok(Report {
             machine: self.machine.name.clone(),
             kernel: kernel.release.clone(),
-            workload: self
-                .workload
-                .file_stem()
-                .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
+            workload: workload_name(&self.workload),
             seconds_per_seed: f64::from(self.seconds),
             learnt: rows.iter().find_map(|row| row.learnt.clone()),
             rows,
@@ -88,7 +73,7 @@ impl Scenario {
             seconds: Some(self.seconds),
         };
         let session = Session {
-            name: format!("run-{}-{}", self.machine.name, scheduler.name).replace(' ', ""),
+            name: format!("run-{}-{}", self.machine.name, scheduler.name),
             machine: &self.machine,
             scheduler,
             load: &self.load,

@@ -1,6 +1,7 @@
 //! A guest in which workloads run one after the other under one scheduler.
 
 use crate::cache::Cache;
+use crate::catalogue::workload_name;
 use crate::console::is_alarm;
 use crate::guest::{Guest, Soc};
 use crate::kernel::Kernel;
@@ -57,7 +58,7 @@ pub struct Run {
 /// What is to be done in one guest.
 #[derive(Clone, Debug)]
 pub struct Session<'a> {
-    /// Name of the guest's logs.
+    /// Name of the guest's logs; spaces are left out.
     pub name: String,
     /// Where.
     pub machine: &'a Machine,
@@ -91,20 +92,31 @@ pub struct Sessioned {
     pub wall: Duration,
 }
 
+/// What others are held against on a machine: the kernel's EAS where it starts, else EEVDF.
+pub fn reference(machine: &Machine) -> &'static str {
+    if machine.em == EnergyModel::Watts && machine.mode == Mode::Schedutil {
+        EEVDF_EAS
+    } else {
+        EEVDF
+    }
+}
+
 impl Scheduler {
     /// The kernel's own schedulers that a machine has: EAS needs an Energy Model and schedutil.
     pub fn of_kernel(machine: &Machine) -> Vec<Self> {
-        let eas = machine.em == EnergyModel::Watts && machine.mode == Mode::Schedutil;
-        [(EEVDF_EAS, eas), (EEVDF, true)]
-            .into_iter()
-            .filter(|(_, there)| *there)
-            .map(|(name, _)| Self {
-                name: name.to_owned(),
-                program: None,
-                arguments: String::new(),
-                helpers: Vec::new(),
-            })
-            .collect()
+        let eas = (reference(machine) == EEVDF_EAS).then_some(EEVDF_EAS);
+        let names = eas.into_iter().chain([EEVDF]);
+        names.map(Self::kernels).collect()
+    }
+
+    /// One of the kernel's own.
+    pub fn kernels(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            program: None,
+            arguments: String::new(),
+            helpers: Vec::new(),
+        }
     }
 
     /// A program with arguments.
@@ -122,8 +134,7 @@ impl Scheduler {
 impl Run {
     /// The workload's name.
     pub fn name(&self) -> String {
-        let stem = self.workload.file_stem().unwrap_or_default();
-        stem.to_string_lossy().into_owned()
+        workload_name(&self.workload)
     }
 }
 
@@ -178,7 +189,7 @@ impl Session<'_> {
         let seconds = lengths.fold(settle, u32::saturating_add);
         let workloads: BTreeMap<_, _> =
             (self.runs.iter().map(|run| (run.name(), &run.workload))).collect();
-        let mut guest = Guest::new(cache, kernel, &self.name)
+        let mut guest = Guest::new(cache, kernel, &self.name.replace(' ', ""))
             .soc(soc)
             .program(self.load)
             .script(&(head + SCRIPT))

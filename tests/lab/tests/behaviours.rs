@@ -10,11 +10,9 @@ use lab::session::{EEVDF_EAS, Scheduler};
 
 fn eas_shows_all_behaviours_on(machine: &str) {
     let machine = catalogue::machine(machine).unwrap();
-    let mut schedulers = Scheduler::of_kernel(&machine);
-    schedulers.retain(|scheduler| scheduler.name == EEVDF_EAS);
     let behaviours = Behaviours {
         machine,
-        schedulers,
+        schedulers: vec![Scheduler::kernels(EEVDF_EAS)],
         load: joule_load().to_owned(),
     };
     let lab = lab();

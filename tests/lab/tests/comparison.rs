@@ -15,14 +15,14 @@ use std::time::Duration;
 /// ×0.58 and ×0.61 of EEVDF without EAS were measured over five seeds.
 fn less_energy_than_eevdf_on(machine: &str) {
     let machine = catalogue::machine(machine).unwrap();
-    let mut schedulers = Scheduler::of_kernel(&machine);
-    schedulers.retain(|scheduler| scheduler.name == EEVDF);
-    schedulers.push(Scheduler::of_program(scheduler(), ""));
     let scenario = Scenario {
         machine,
         workload: catalogue::workload("light-burst").unwrap(),
         load: joule_load().to_owned(),
-        schedulers,
+        schedulers: vec![
+            Scheduler::kernels(EEVDF),
+            Scheduler::of_program(scheduler(), ""),
+        ],
         seeds: 2,
         seconds: 3,
         warmup: Duration::from_secs(1),
@@ -67,9 +67,7 @@ fn miser() -> Scheduler {
 #[test]
 fn a_scheduler_that_saves_energy_by_not_doing_the_work_is_marked() {
     let machine = catalogue::machine("phone-3c-gs101").unwrap();
-    let mut schedulers = Scheduler::of_kernel(&machine);
-    schedulers.retain(|scheduler| scheduler.name == EEVDF_EAS);
-    schedulers.push(miser());
+    let schedulers = [Scheduler::kernels(EEVDF_EAS), miser()];
     let bench = Bench {
         machines: vec![machine],
         workloads: vec![catalogue::workload("one-big-many-small").unwrap()],

@@ -5,14 +5,14 @@ mod common;
 use common::{joule_load, lab, or_fail, scheduler};
 use lab::catalogue;
 use lab::cost::{CALLBACKS, CostMachine, Count, Section, Subject};
+use lab::session::Scheduler;
 use std::path::PathBuf;
 
 fn count() -> Section {
     let subject = |name: &str, program: PathBuf| Subject {
         name: name.to_owned(),
         version: "0".to_owned(),
-        program: Ok(program),
-        arguments: String::new(),
+        scheduler: Ok(Scheduler::of_program(&program, "")),
     };
     let count = Count {
         machines: vec![CostMachine { cpus: 8, caches: 4 }],
@@ -35,7 +35,7 @@ fn the_cost_of_a_wakeup_is_counted_and_repeats() {
     let section = count();
     assert_eq!(section.groups, Some(4));
     let broken = section.rows[0].error.as_deref().unwrap();
-    assert!(broken.starts_with("false ended"), "{broken}");
+    assert!(broken.starts_with("false did not attach"), "{broken}");
     let cost = section.rows[1].cost.as_ref().unwrap();
     for callback in CALLBACKS {
         let counted = &cost.programs[callback];

@@ -16,13 +16,11 @@ const SECONDS: u32 = 2;
 fn eas_takes_no_less_than_the_oracle_on(machine: &str) {
     for workload in ["light-periodic", "periodic-05"] {
         let machine = catalogue::machine(machine).unwrap();
-        let mut schedulers = Scheduler::of_kernel(&machine);
-        schedulers.retain(|scheduler| scheduler.name == EEVDF_EAS);
         let scenario = Scenario {
             machine,
             workload: catalogue::workload(workload).unwrap(),
             load: joule_load().to_owned(),
-            schedulers,
+            schedulers: vec![Scheduler::kernels(EEVDF_EAS)],
             seeds: 2,
             seconds: SECONDS,
             warmup: Duration::from_secs(1),

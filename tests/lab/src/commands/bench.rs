@@ -116,19 +116,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// The kernel's own schedulers and peers by name, others by program and arguments.
 fn entrant(cache: &Cache, words: &str) -> Result<Entrant> {
     if [EEVDF_EAS, EEVDF].contains(&words) {
-        return Ok(Entrant::ready(Scheduler {
-            name: words.to_owned(),
-            program: None,
-            arguments: String::new(),
-            helpers: Vec::new(),
-        }));
+        return Ok(Entrant::ready(Scheduler::kernels(words)));
     }
     if let Some(peer) = PEERS.iter().find(|peer| peer.name == words) {
-        let program = Peers::new(cache).program(peer);
-        let scheduler = program.map(|program| Scheduler::of_program(&program, peer.arguments));
         return Ok(Entrant {
             name: peer.name.to_owned(),
-            scheduler: scheduler.map_err(|error| format!("{error:#}")),
+            scheduler: Peers::new(cache).scheduler(peer),
             order: 1,
         });
     }

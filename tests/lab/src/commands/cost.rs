@@ -6,6 +6,7 @@ use lab::cache::Cache;
 use lab::catalogue;
 use lab::cost::{Count, MACHINES, Subject};
 use lab::peers::{PEERS, Peers};
+use lab::session::Scheduler;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,14 +39,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         name: "scx_joule".to_owned(),
         // the workspace has one version
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        program: Ok(built(&args.scheduler_binary)?),
-        arguments: String::new(),
+        scheduler: Ok(Scheduler::of_program(&built(&args.scheduler_binary)?, "")),
     }];
     subjects.extend(PEERS.iter().map(|peer| Subject {
         name: peer.name.to_owned(),
         version: peer.version.to_owned(),
-        program: peers.program(peer).map_err(|error| format!("{error:#}")),
-        arguments: peer.arguments.to_owned(),
+        scheduler: peers.scheduler(peer),
     }));
     let count = Count {
         machines: MACHINES.to_vec(),

@@ -176,12 +176,11 @@ fn results_that_are_not_whole_are_an_error() {
 
 #[test]
 fn a_scheduler_that_does_not_load_is_a_marked_row_and_the_rest_goes_on() {
-    let console = "[    9.1] kernel\ncost: scx_x ended: Error: no such kfunc\nstack\n";
+    let console = "[    9.1] kernel\ncost: scx_x did not attach: Error: no such kfunc\nstack\n";
     let subject = |name: &str| Subject {
         name: name.to_owned(),
         version: "1.0.0".to_owned(),
-        program: Ok(PathBuf::from(name)),
-        arguments: String::new(),
+        scheduler: Ok(Scheduler::of_program(Path::new(name), "")),
     };
     let subjects = [subject("scx_x"), subject("scx_joule")];
     let counted = [
@@ -192,12 +191,12 @@ fn a_scheduler_that_does_not_load_is_a_marked_row_and_the_rest_goes_on() {
     assert_eq!(section.groups, Some(2));
     assert_eq!(
         section.rows[0].error.as_deref(),
-        Some("scx_x ended: Error: no such kfunc (see console.log)")
+        Some("scx_x did not attach: Error: no such kfunc (see console.log)")
     );
     assert!(section.rows[0].cost.is_none() && section.rows[1].error.is_none());
     let lines = section.rows.iter().map(Row::to_string).collect::<Vec<_>>();
     assert!(
-        lines[0].contains("1.0.0    not counted: scx_x ended"),
+        lines[0].contains("1.0.0    not counted: scx_x did not attach"),
         "{}",
         lines[0]
     );
