@@ -24,6 +24,8 @@ pub struct Config {
     pub headroom_pct: u32,
     /// Saving that a task must promise to leave its group, in percent.
     pub hysteresis_pct: u32,
+    /// How long a task may wait to save all of its energy, µs.
+    pub patience_us: u32,
     /// An idle period this long counts as deep.
     pub deep_idle: Nanos,
     /// Let published costs decide; otherwise the prior does.
@@ -51,6 +53,7 @@ impl Config {
                 .map_or(profile.slice(), |us| Nanos::new(us * 1000)),
             headroom_pct: profile.headroom_pct,
             hysteresis_pct: profile.hysteresis_pct,
+            patience_us: profile.patience_us,
             deep_idle: DEEP_IDLE,
             steer: !args.no_steer,
             exit_dump_len: args.exit_dump_len,
@@ -68,7 +71,7 @@ impl Config {
             headroom_pct: self.headroom_pct,
             hysteresis_pct: self.hysteresis_pct,
             steer: u32::from(self.steer),
-            reserved: 0,
+            patience_us: self.patience_us,
         }
     }
 }

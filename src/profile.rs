@@ -29,6 +29,9 @@ pub struct Profile {
     /// Saving, in percent of the price of staying, that a task must promise before it leaves the
     /// group it last ran in, whose caches are warm. 0..=50.
     pub hysteresis_pct: u32,
+    /// How long a task may be kept waiting for a busy CPU rather than wake an idle one, if that saved all of
+    /// its energy; for a part of it, that part of the time. 0..=20000 µs; 0: never.
+    pub patience_us: u32,
 }
 
 impl Profile {
@@ -83,6 +86,7 @@ impl Profile {
             ("slice_us", profile.slice_us, 100, 20_000),
             ("headroom_pct", u64::from(profile.headroom_pct), 100, 300),
             ("hysteresis_pct", u64::from(profile.hysteresis_pct), 0, 50),
+            ("patience_us", u64::from(profile.patience_us), 0, 20_000),
         ];
         for (field, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
@@ -127,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_wrong_value_names_file_line_value_and_range() {
-        let text = "intent = 'x'\nslice_us = 5\nheadroom_pct = 125\nhysteresis_pct = 5\n";
+        let text =
+            "intent = 'x'\nslice_us = 5\nheadroom_pct = 125\nhysteresis_pct = 5\npatience_us = 0\n";
         assert_eq!(
             parse(text).unwrap_err(),
             "p.toml:2: 'slice_us = 5': must be within 100..=20000"

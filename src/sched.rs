@@ -196,6 +196,7 @@ impl<'a> Scheduler<'a> {
         Ok(Stats {
             placed_idle: sum(intf::joule_counter_JOULE_PLACED_IDLE),
             placed_busy: sum(intf::joule_counter_JOULE_PLACED_BUSY),
+            placed_waiting: sum(intf::joule_counter_JOULE_PLACED_WAITING),
             placed_steered: sum(intf::joule_counter_JOULE_PLACED_STEERED),
             probes: sum(intf::joule_counter_JOULE_PROBES),
             queued: sum(intf::joule_counter_JOULE_QUEUED),
@@ -242,7 +243,7 @@ fn settings(config: &Config) -> types::joule_config {
         headroom_pct: settings.headroom_pct,
         hysteresis_pct: settings.hysteresis_pct,
         steer: settings.steer,
-        reserved: settings.reserved,
+        patience_us: settings.patience_us,
     }
 }
 
@@ -346,8 +347,12 @@ fn cost_bytes(table: &CostTable) -> Result<Vec<u8>> {
             words.extend(class.opps.iter().map(field));
             words.extend(std::iter::repeat_n(0, max_opps - class.opps.len()));
         }
+        // a class without a deep state is as dear to wake as from its only one
+        let wakes = class.idle.iter().map(|depth| depth.wake_nj);
+        let shallow = wakes.clone().next().unwrap_or(0);
+        words.extend([shallow, wakes.last().unwrap_or(0), class.cluster_wake_nj]);
     }
-    words.resize(max_classes * (1 + 3 * max_opps), 0);
+    words.resize(max_classes * size_of::<intf::joule_cost_row>() / 4, 0);
     let rows = words.into_iter().flat_map(u32::to_ne_bytes);
     Ok(table
         .generation
@@ -369,11 +374,13 @@ mod tests {
         config.slice = crate::units::Nanos::new(0x1122_3344_5566_7788);
         config.headroom_pct = 131;
         config.hysteresis_pct = 17;
+        config.patience_us = 19;
         let sent = settings(&config);
         assert_eq!(size_of_val(&sent), size_of::<intf::joule_config>());
         assert_eq!(sent.slice_ns, config.slice.get());
         assert_eq!(sent.headroom_pct, config.headroom_pct);
         assert_eq!(sent.hysteresis_pct, config.hysteresis_pct);
+        assert_eq!(sent.patience_us, config.patience_us);
     }
 
     #[test]

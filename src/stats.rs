@@ -44,6 +44,9 @@ pub struct Stats {
     #[stat(desc = "wake-ups for which no idle CPU was to be had")]
     pub placed_busy: u64,
     /// See the description.
+    #[stat(desc = "wake-ups for which waiting was cheaper than an idle CPU")]
+    pub placed_waiting: u64,
+    /// See the description.
     #[stat(desc = "wake-ups that the prior's costs would have sent elsewhere")]
     pub placed_steered: u64,
     /// See the description.
@@ -103,6 +106,7 @@ impl Default for Stats {
         Self {
             placed_idle: 0,
             placed_busy: 0,
+            placed_waiting: 0,
             placed_steered: 0,
             probes: 0,
             queued: 0,
@@ -133,6 +137,7 @@ impl Stats {
         Self {
             placed_idle: delta(self.placed_idle, earlier.placed_idle),
             placed_busy: delta(self.placed_busy, earlier.placed_busy),
+            placed_waiting: delta(self.placed_waiting, earlier.placed_waiting),
             placed_steered: delta(self.placed_steered, earlier.placed_steered),
             probes: delta(self.probes, earlier.probes),
             queued: delta(self.queued, earlier.queued),
@@ -171,11 +176,12 @@ impl Stats {
     pub fn print(&self, out: &mut impl Write) -> Result<()> {
         writeln!(
             out,
-            "{} | placed idle {} busy {} steered {} probes {} | \
+            "{} | placed idle {} busy {} waiting {} steered {} probes {} | \
              queued {} kicks {} steered {} wasted {} | stolen {} misfit up {}",
             self.power(),
             self.placed_idle,
             self.placed_busy,
+            self.placed_waiting,
             self.placed_steered,
             self.probes,
             self.queued,

@@ -35,7 +35,9 @@ struct group_ctx {
 	u32 need_bitmap; /* bit b: some runnable task counts in bucket b */
 	u64 sum;	 /* UTIL_SHIFT fixed point, as of sum_at */
 	u64 sum_at;
-	u64 est_cap; /* needs of the runnable tasks */
+	u64 waited;	   /* as sum: what tasks that waited would have used */
+	u64 est_cap;	   /* needs of the runnable tasks */
+	u64 patient_until; /* somebody in its queue waits by choice, until then; 0: nobody does */
 	u32 need_count[NEED_BUCKETS];
 };
 
@@ -45,6 +47,9 @@ struct {
 	__type(key, u32);
 	__type(value, struct group_ctx);
 } group_ctxs SEC(".maps");
+
+/* Less than this is the time that waking takes. */
+#define SHORTEST_WAIT_NS 50000
 
 static u64 vtimes[JOULE_MAX_GROUPS];
 
@@ -74,17 +79,19 @@ static __always_inline void advance_vtime(u32 group, u64 to)
 		*vtime = to;
 }
 
-/* What the task needs: the larger of what it uses and what it used to use. */
 static __always_inline u32 task_need(const struct task_ctx *tctx)
 {
-	return max_u32(util_cap(tctx->util), tctx->est_cap);
+	return need_of(util_cap(tctx->util), tctx->est_cap);
 }
 
 /* --- inside a group's lock --- */
 
 static __always_inline void sum_advance(struct group_ctx *gctx, u64 now)
 {
-	gctx->sum = decay(gctx->sum, elapsed_ns(now, gctx->sum_at));
+	u64 dt = elapsed_ns(now, gctx->sum_at);
+
+	gctx->sum = decay(gctx->sum, dt);
+	gctx->waited = decay(gctx->waited, dt);
 	if (time_before(gctx->sum_at, now))
 		gctx->sum_at = now;
 }
@@ -237,6 +244,51 @@ __weak u32 group_sum_cap(u32 group, u64 own, u64 now)
 		return 0;
 	sum = decay(gctx->sum, elapsed_ns(now, gctx->sum_at));
 	return util_cap(own < sum ? sum - own : 0);
+}
+
+/*
+ * A task that has waited counts as if it had run meanwhile: what could not run
+ * in time is work that the utilisation does not show (the kernel's runnable
+ * average, kernel/sched/fair.c).
+ */
+static void note_wait(u32 group, u64 waited_ns, u32 capacity, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	if (!gctx || waited_ns < SHORTEST_WAIT_NS)
+		return;
+	bpf_spin_lock(&gctx->lock);
+	sum_advance(gctx, now);
+	gctx->waited += util_after(0, waited_ns, capacity);
+	bpf_spin_unlock(&gctx->lock);
+}
+
+/* What waited in the group lately, as utilisation. */
+static __always_inline u32 group_waited_cap(u32 group, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	return gctx ? util_cap(decay(gctx->waited, elapsed_ns(now, gctx->sum_at))) : 0;
+}
+
+/* Needs of the group's runnable tasks. */
+static __always_inline u32 group_est_cap(u32 group)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	return gctx ? gctx->est_cap : 0;
+}
+
+/* The task wakes up: how often does it? */
+static __always_inline void note_wakeup(struct task_ctx *tctx, u64 now)
+{
+	u64 interval = elapsed_ns(now, tctx->woke_at);
+
+	if (tctx->interval_ns)
+		interval = tctx->interval_ns - tctx->interval_ns / 4 + interval / 4;
+	if (tctx->woke_at)
+		tctx->interval_ns = interval;
+	tctx->woke_at = now;
 }
 
 __weak u32 group_top_cap(u32 group)

@@ -146,6 +146,8 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 		activity->group_wakes++;
 	activity_advance(activity, now);
 	activity->opp = opp;
+	if (idle)
+		activity->idle_cpu = cpu;
 	if (!idle)
 		activity->busy_cpus++;
 	else if (before == CPU_STATE_BUSY && activity->busy_cpus)
@@ -158,6 +160,15 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 			activity->deep_exits++;
 	}
 	bpf_spin_unlock(&activity->lock);
+}
+
+/* Whether the CPU has idled for too short to be in a deep state. */
+static __always_inline bool is_shallow(s32 cpu, u64 now)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	return cctx && cctx->state == CPU_STATE_IDLE &&
+	       elapsed_ns(now, cctx->idle_since) < settings.deep_idle_ns;
 }
 
 /* The clock of a CPU changed. */

@@ -27,16 +27,19 @@ enum joule_limits {
 	JOULE_NR_SLOTS = 3,
 	JOULE_DELAY_BUCKETS = 32, /* bucket b: waited 2^b to 2^(b+1) us; bucket 0 also less */
 	JOULE_PROBE_SCALE = 1024,
+	JOULE_SHALLOW = 0, /* depths of idle, by length: joule_config.deep_idle_ns divides them */
+	JOULE_DEEP = 1,
+	JOULE_NR_DEPTHS = 2,
 };
 
-/* Everything the command line and the profile decide (src/settings.rs). */
+/* Everything the command line and the profile decide (src/config.rs). */
 struct joule_config {
 	u64 slice_ns;
 	u64 deep_idle_ns;   /* idle this long counts as deep */
 	u32 headroom_pct;   /* capacity asked for per capacity needed, 125 = a quarter more */
 	u32 hysteresis_pct; /* saving that a task must promise to leave its group */
 	u32 steer;	    /* 0: never use a published table */
-	u32 reserved;
+	u32 patience_us;    /* a task may be kept waiting this long to save all its energy */
 };
 
 _Static_assert(sizeof(struct joule_config) == 32, "joule_config is 32 bytes");
@@ -69,19 +72,23 @@ struct joule_cost_row {
 	u32 capacity[JOULE_MAX_OPPS];  /* of one CPU at this OPP */
 	u32 busy_uw[JOULE_MAX_OPPS];   /* one busy CPU more */
 	u32 shared_uw[JOULE_MAX_OPPS]; /* once while any CPU of the group is busy */
+	u32 wake_nj[JOULE_NR_DEPTHS];  /* one CPU out of this depth of idle */
+	u32 group_wake_nj;	       /* besides, when the whole group has slept */
 };
 
-_Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32, "joule_cost_row is packed");
+_Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12, "joule_cost_row is packed");
 
 /* Largest power that publish() accepts, 1 kW: keeps every product below 2^64. */
 #define JOULE_MAX_UW 1000000000U
+/* Largest energy of a wake-up that publish() accepts, 1 J. */
+#define JOULE_MAX_NJ 1000000000U
 
 struct joule_cost_table {
 	u64 generation;
 	struct joule_cost_row row[JOULE_MAX_CLASSES];
 };
 
-_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 388, "joule_cost_table is packed");
+_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 400, "joule_cost_table is packed");
 
 /* Argument of the program publish(): make a filled slot the current table. */
 struct joule_publish {
@@ -109,7 +116,7 @@ struct joule_activity {
 #endif
 	u32 busy_cpus; /* now */
 	u32 opp;       /* now */
-	u32 reserved;
+	u32 idle_cpu;  /* that went idle last */
 	u64 since_ns;
 	u64 active_ns[JOULE_MAX_OPPS]; /* some CPU busy */
 	u64 busy_ns[JOULE_MAX_OPPS];   /* summed over CPUs */
@@ -125,6 +132,7 @@ _Static_assert(sizeof(struct joule_activity) == 24 + 2 * 8 * 32 + 32, "joule_act
 enum joule_counter {
 	JOULE_PLACED_IDLE,    /* wake-ups that went straight to an idle CPU */
 	JOULE_PLACED_BUSY,    /* wake-ups for which no idle CPU was to be had */
+	JOULE_PLACED_WAITING, /* wake-ups for which waiting was cheaper than an idle CPU */
 	JOULE_PLACED_STEERED, /* wake-ups that the prior's table would have sent elsewhere */
 	JOULE_PROBES,	      /* wake-ups sent where more is to be learnt */
 	JOULE_QUEUED,	      /* tasks that waited in a queue */

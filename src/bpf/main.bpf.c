@@ -71,20 +71,23 @@ static __always_inline void count_delay(u64 waited_ns)
 
 /*
  * Asks schedutil for the clock that this CPU's work needs: the running task's
- * need or its share of the group's load. `x * 4 / 5` undoes schedutil's own
- * headroom of a quarter (map_util_perf, kernel/sched/cpufreq_schedutil.c).
+ * need beside its share of the group's other load and of what had to wait. `x * 4 / 5` undoes
+ * schedutil's own headroom of a quarter (map_util_perf, kernel/sched/cpufreq_schedutil.c).
  */
 static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 {
 	u32 group = group_of_cpu(cpu);
 	const volatile struct joule_group *info = group_info(group);
+	struct load load = {.top_cap = task_need(tctx)};
 	u32 nr_cpus, wanted;
 
 	if (!info)
 		return;
 	nr_cpus = max_u32(info->nr_cpus, 1);
-	wanted = with_headroom(max_u32(task_need(tctx), group_sum_cap(group, 0, now) / nr_cpus),
-			       settings.headroom_pct);
+	load.sum_cap = load.top_cap + group_sum_cap(group, own_share(tctx, group, now), now) +
+		       group_waited_cap(group, now);
+	wanted = max_u32(cpu_need(&load, nr_cpus), group_est_cap(group) / nr_cpus);
+	wanted = with_headroom(wanted, settings.headroom_pct);
 	scx_bpf_cpuperf_set(cpu, min_u32(wanted * 4 / 5, SCX_CPUPERF_ONE));
 }
 
@@ -97,16 +100,12 @@ s32 BPF_STRUCT_OPS(joule_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wa
 
 	if (!tctx)
 		return prev_cpu;
-	place = place_task(p, tctx, prev_cpu, now);
+	place = place_task(p, tctx, prev_cpu, wake_flags, now);
 	group = group_of_cpu(place.cpu);
 	if (group < JOULE_MAX_GROUPS)
 		group_move(p, tctx, group, now);
-	if (place.idle) {
+	if (place.idle)
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, settings.slice_ns, 0);
-		count(JOULE_PLACED_IDLE);
-	} else {
-		count(JOULE_PLACED_BUSY);
-	}
 	return place.cpu;
 }
 
@@ -138,6 +137,8 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		count(JOULE_MISFIT_UP);
 	}
 	insert_fair(p, group, group, enq_flags);
+	if (tctx->patient_until && wait_by_choice(group, tctx->patient_until))
+		return;
 	/* At its slice's end a task waits for its own CPU, which looks into the queue next. */
 	if (bigger < JOULE_MAX_GROUPS || !scx_bpf_task_running(p))
 		kick_for(p, tctx, now);
@@ -154,7 +155,7 @@ void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 		return;
 	if (kicked)
 		cctx->kicked = 0;
-	if (take_own(cpu, group) || take_other(group))
+	if (take_own(cpu, group) || take_other(group, scx_bpf_now()))
 		return;
 	/* Nobody waits: a task that still fits here goes on with a fresh slice. */
 	if (prev && prev->scx.flags & SCX_TASK_QUEUED) {
@@ -175,6 +176,8 @@ void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 	if (!tctx)
 		return;
 	util_update(tctx, now, 0);
+	if (enq_flags & SCX_ENQ_WAKEUP)
+		note_wakeup(tctx, now);
 	if (group < JOULE_MAX_GROUPS)
 		group_move(p, tctx, group, now);
 	set_runnable(tctx, 1);
@@ -193,12 +196,14 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 		return;
 	if (tctx->waiting_since) {
 		count_delay(elapsed_ns(now, tctx->waiting_since));
+		note_wait(group, elapsed_ns(now, tctx->waiting_since), capacity_now(cpu), now);
 		tctx->waiting_since = 0;
 	}
 	if (cctx->state == CPU_STATE_UNKNOWN)
 		count_transition(cpu, false, now);
 	util_update(tctx, now, 0);
 	group_move(p, tctx, group, now);
+	tctx->patient_until = 0;
 	tctx->exec_at = p->se.sum_exec_runtime;
 	tctx->delivered_at = delivered_until(cctx, cpu, now);
 	advance_vtime(group, p->scx.dsq_vtime);
@@ -236,6 +241,7 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	charge(p, tctx, cpu, now);
 	count_clock(cpu, now);
 	set_frequency(tctx, cpu, now);
+	end_patience(group_of_cpu(cpu), now);
 	/* A misfit need not wait for its slice's end. */
 	if (upgrade_for(p, tctx) < JOULE_MAX_GROUPS)
 		scx_bpf_task_set_slice(p, 0);
@@ -266,9 +272,13 @@ void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 
 void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
 {
+	u32 group = group_of_cpu(cpu);
+
 	count_transition(cpu, idle, scx_bpf_now());
-	if (idle)
-		scx_bpf_cpuperf_set(cpu, 0);
+	if (!idle)
+		return;
+	scx_bpf_cpuperf_set(cpu, 0);
+	serve_before_idling(cpu, group);
 }
 
 /* The clock of a CPU has changed: also when another CPU of its domain asked for it. */

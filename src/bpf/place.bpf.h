@@ -4,20 +4,32 @@
  *
  * For each group that the task may use and fits into, the power that the group
  * would draw with the task, less what it draws without it, is the price of the
- * place; the least price wins. The group that the task last ran in keeps it
- * unless the saving exceeds the profile's hysteresis. If the task fits
- * nowhere, the group with the most capacity takes it. A group without an idle
- * CPU is considered only when no fitting group has one: joules are never saved
- * by making work wait for a CPU while another is idle.
+ * place; waking a CPU adds its energy, as power: paid once in the time between
+ * two wake-ups of the task. The least price wins. The group that the task last
+ * ran in keeps it unless the saving exceeds the profile's hysteresis. If the
+ * task fits nowhere, the group with the most capacity takes it.
+ *
+ * A task may also wait for a busy group, when that is so much cheaper than any
+ * idle CPU that the saving is worth the wait: the profile says how long a task
+ * may be kept from running to save all of its energy, and a wait must be
+ * shorter than that times the part saved. This is what keeps threads that pass
+ * messages on one CPU, whose waker is about to sleep, and light work off
+ * clusters that are asleep or wasteful. A task that waits by choice is not
+ * fetched by other groups and wakes nobody until its time is over; then the
+ * next tick of its group sees to it (queue.bpf.h).
  *
  * Cost: one pass over the groups (not the CPUs), each with a binary search of
  * its OPPs; idle CPUs come from the kernel's idle mask.
  *
  * Concurrency: loads are read without a lock and may be one update old; the
  * idle CPU is claimed by the kernel's test-and-clear, so two wakers never get
- * the same one. A claimed CPU is always either used or kicked.
+ * the same one. A claimed CPU is always either used or kicked. A task waits by
+ * choice only where a CPU is busy, which is looked at again, under the lock
+ * that idle transitions take, once the task is in the queue: either that CPU
+ * looks into the queue before it idles, or the waker sees it idle.
  *
- * Limits: the wake-up energy and the depth of idle states do not count yet.
+ * Limits: which idle CPUs a group has is known, but only of the last one how
+ * deep it is; the power that an idle CPU draws does not count.
  */
 #ifndef __JOULE_PLACE_BPF_H
 #define __JOULE_PLACE_BPF_H
@@ -57,11 +69,20 @@ static __always_inline bool may_use(const struct task_struct *p, u32 group)
 	return cpus && bpf_cpumask_intersects(cpus, p->cpus_ptr);
 }
 
+/* The CPU of the group that went idle last; it may be busy again. */
+static __always_inline s32 last_idle_cpu(u32 group)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+
+	return activity ? activity->idle_cpu : -1;
+}
+
 /*
- * Claims an idle CPU of the group for the task, its previous one if possible;
- * negative when there is none. On SMT a wholly idle core comes first.
+ * Claims an idle CPU of the group for the task: one that is not in a deep state
+ * yet, its previous one if possible; negative when there is none. On SMT a
+ * wholly idle core comes first.
  */
-static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu)
+static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu, u64 now)
 {
 	const struct cpumask *cpus = cpus_of_group(group);
 
@@ -69,9 +90,18 @@ static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev
 		return -ENOENT;
 	if (p->nr_cpus_allowed < topology.nr_cpus)
 		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
-	if (!smt_enabled && group_of_cpu(prev_cpu) == group &&
-	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
-		return prev_cpu;
+	if (!smt_enabled) {
+		s32 last = last_idle_cpu(group);
+		bool prev_is_here = group_of_cpu(prev_cpu) == group;
+
+		if (prev_is_here && is_shallow(prev_cpu, now) &&
+		    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+			return prev_cpu;
+		if (is_shallow(last, now) && scx_bpf_test_and_clear_cpu_idle(last))
+			return last;
+		if (prev_is_here && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+			return prev_cpu;
+	}
 	if (smt_enabled) {
 		s32 cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
 
@@ -104,6 +134,40 @@ __weak u64 price_of(u32 group, u32 slot, u32 need_cap, u64 own, u64 now)
 	load.top_cap = max_u32(load.top_cap, need_cap);
 	after = group_power_uw(row, &load, nr_cpus, settings.headroom_pct);
 	return after > before ? after - before : 0;
+}
+
+/* Power of waking a CPU of the group once every `interval_ns`, uW, by the table in `slot`. */
+__weak u64 wake_price_of(u32 group, u32 slot, u64 interval_ns, u64 now)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+	const struct joule_cost_row *row = costs_of_group(group, slot);
+	u32 nj;
+
+	if (!activity || !row)
+		return 0;
+	if (is_shallow(activity->idle_cpu, now))
+		nj = row->wake_nj[JOULE_SHALLOW];
+	else if (activity->busy_cpus)
+		nj = row->wake_nj[JOULE_DEEP];
+	else
+		nj = row->wake_nj[JOULE_DEEP] + row->group_wake_nj;
+	return repeated_uw(nj, interval_ns);
+}
+
+/* A waker that says it is about to sleep takes this long to do so. */
+#define SYNC_WAIT_NS 100000
+
+/* How long a task that joins the group's queue would wait for one of its busy CPUs; ~0 when none
+ * is. */
+static __always_inline u64 expected_wait(u32 group)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+	u32 busy = activity ? activity->busy_cpus : 0;
+	s32 queued = scx_bpf_dsq_nr_queued(group);
+
+	if (!busy)
+		return ~0ULL;
+	return settings.slice_ns * ((queued > 0 ? queued : 0) + 1) / (busy + 1);
 }
 
 struct place {
@@ -141,26 +205,32 @@ static __always_inline u32 decision(const struct choice *choice)
 struct survey {
 	struct choice idle; /* groups with an idle CPU */
 	struct choice idle_by_prior;
-	struct choice busy; /* groups without one */
-	u32 probe;	    /* a group of the class to be tried, with an idle CPU and big enough */
-	u32 slot;	    /* table in use */
-	u64 generation;	    /* of that table */
+	struct choice busy;    /* groups without one */
+	struct choice waiting; /* all groups, for a task that waits for a busy CPU there */
+	u64 beside_waker;      /* price of waiting for the waker to sleep; ~0 when it does not */
+	u32 probe;	/* a group of the class to be tried, with an idle CPU and big enough */
+	u32 slot;	/* table in use */
+	u64 generation; /* of that table */
 };
 
-/* Prices every group for the task, with an idle CPU or without. */
-static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u64 now,
-			  struct survey *survey)
+/*
+ * Prices every group for the task, with an idle CPU or without. `waker_group` is
+ * that of a waker which is about to sleep, or JOULE_NO_GROUP.
+ */
+static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u32 waker_group,
+			  u64 now, struct survey *survey)
 {
 	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask(), *cpus;
 	u32 need = task_need(tctx), group;
 
-	survey->idle = survey->idle_by_prior = survey->busy = NO_CHOICE;
+	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;
 	survey->probe = JOULE_NO_GROUP;
+	survey->beside_waker = ~0ULL;
 	survey->slot = current_slot(now);
 	survey->generation = table_generation(survey->slot);
 	bpf_for (group, 0, topology.nr_groups) {
-		bool fitting = fits(need, group_capacity(group), settings.headroom_pct);
-		u64 price = ~0ULL, by_prior = ~0ULL, own;
+		bool fitting = fits_group(need, group);
+		u64 price = 0, by_prior = 0, own, wake;
 
 		cpus = cpus_of_group(group);
 		if (!cpus || !may_use(p, group))
@@ -176,9 +246,13 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u6
 				by_prior -= by_prior * settings.hysteresis_pct / 100;
 			}
 		}
+		consider(&survey->waiting, group, fitting, price);
+		if (fitting && group == waker_group)
+			survey->beside_waker = price;
 		if (bpf_cpumask_intersects(cpus, idle_cpus)) {
-			consider(&survey->idle, group, fitting, price);
-			consider(&survey->idle_by_prior, group, fitting, by_prior);
+			wake = wake_price_of(group, survey->slot, tctx->interval_ns, now);
+			consider(&survey->idle, group, fitting, price + wake);
+			consider(&survey->idle_by_prior, group, fitting, by_prior + wake);
 			if (fitting && settings.steer && group_class(group) == probe_class)
 				survey->probe = group;
 		} else {
@@ -188,6 +262,38 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u6
 	scx_bpf_put_idle_cpumask(idle_cpus);
 	if (table_generation(survey->slot) != survey->generation)
 		count(JOULE_TABLES_MIXED);
+}
+
+/*
+ * A task waits for this part of the time between two of its wake-ups at most:
+ * one that sleeps for a fixed time and runs again would do so much less work.
+ */
+#define MOST_OF_INTERVAL 16
+
+/*
+ * The group in whose queue the task should wait rather than take an idle CPU,
+ * and for how long at most; JOULE_NO_GROUP when it should not. Only a task that
+ * any CPU of the group may run can rely on being fetched.
+ */
+static __always_inline u32 wait_where(const struct task_struct *p, const struct task_ctx *tctx,
+				      const struct survey *survey, u32 waker_group,
+				      u64 *patience_ns)
+{
+	u64 at_once = survey->idle.price;
+	u32 group = survey->waiting.cheapest;
+
+	if (!settings.patience_us || p->nr_cpus_allowed < topology.nr_cpus ||
+	    survey->idle.cheapest == JOULE_NO_GROUP)
+		return JOULE_NO_GROUP;
+	*patience_ns = allowed_wait_ns(at_once, survey->beside_waker, settings.patience_us);
+	if (*patience_ns >= SYNC_WAIT_NS && scx_bpf_dsq_nr_queued(waker_group) <= 0)
+		return waker_group;
+	*patience_ns =
+		min_u64(allowed_wait_ns(at_once, survey->waiting.price, settings.patience_us),
+			tctx->interval_ns / MOST_OF_INTERVAL);
+	if (*patience_ns && expected_wait(group) <= *patience_ns)
+		return group;
+	return JOULE_NO_GROUP;
 }
 
 static __always_inline s32 any_cpu_in(struct task_struct *p, u32 group, s32 prev_cpu)
@@ -212,35 +318,62 @@ static __always_inline bool probe_is_due(void)
 	return true;
 }
 
-/* Chooses and, if it can, claims a CPU for a waking task. */
-static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu, u64 now)
+/* A CPU of the group that is at work: putting a task on an idle one would wake it. */
+static __always_inline s32 busy_cpu_in(struct task_struct *p, u32 group, s32 prev_cpu)
 {
+	struct cpu_ctx *cctx = cpu_ctx_of(prev_cpu);
+	s32 here = bpf_get_smp_processor_id();
+
+	if (group_of_cpu(here) == group)
+		return here;
+	if (group_of_cpu(prev_cpu) == group && cctx && cctx->state == CPU_STATE_BUSY)
+		return prev_cpu;
+	return any_cpu_in(p, group, prev_cpu);
+}
+
+/* Chooses and, if it can, claims a CPU for a waking task. */
+static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu,
+			       u64 wake_flags, u64 now)
+{
+	u32 waker_group = JOULE_NO_GROUP, group, wait_group;
 	struct place place = {.cpu = prev_cpu};
 	struct survey survey;
+	u64 patience_ns;
 	bool probing;
-	u32 group;
 	s32 cpu;
 
 	util_update(tctx, now, 0);
-	survey_groups(p, tctx, now, &survey);
+	if (wake_flags & SCX_WAKE_SYNC)
+		waker_group = group_of_cpu(bpf_get_smp_processor_id());
+	survey_groups(p, tctx, waker_group, now, &survey);
 
 	group = decision(&survey.idle);
 	probing = survey.probe != JOULE_NO_GROUP && survey.probe != group && probe_is_due();
 	if (probing)
 		group = survey.probe;
+	wait_group =
+		probing ? JOULE_NO_GROUP : wait_where(p, tctx, &survey, waker_group, &patience_ns);
+	if (wait_group < JOULE_MAX_GROUPS) {
+		tctx->patient_until = now + patience_ns;
+		place.cpu = busy_cpu_in(p, wait_group, prev_cpu);
+		count(JOULE_PLACED_WAITING);
+		return place;
+	}
 	if (group < JOULE_MAX_GROUPS) {
-		cpu = claim_idle(p, group, prev_cpu);
+		cpu = claim_idle(p, group, prev_cpu, now);
 		if (cpu >= 0) {
 			if (probing)
 				count(JOULE_PROBES);
 			else if (group != decision(&survey.idle_by_prior))
 				count(JOULE_PLACED_STEERED);
+			count(JOULE_PLACED_IDLE);
 			place.cpu = cpu;
 			place.idle = true;
 			return place;
 		}
 	}
 	/* No idle CPU, or another waker was faster: wait where it is cheapest. */
+	count(JOULE_PLACED_BUSY);
 	if (decision(&survey.busy) < JOULE_MAX_GROUPS)
 		group = decision(&survey.busy);
 	if (group < JOULE_MAX_GROUPS)
@@ -269,11 +402,11 @@ static void kick_for(struct task_struct *p, const struct task_ctx *tctx, u64 now
 	u32 group;
 	s32 cpu;
 
-	survey_groups(p, tctx, now, &survey);
+	survey_groups(p, tctx, JOULE_NO_GROUP, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)
 		return;
-	cpu = claim_idle(p, group, scx_bpf_task_cpu(p));
+	cpu = claim_idle(p, group, scx_bpf_task_cpu(p), now);
 	if (cpu < 0)
 		return;
 	kick(cpu);

@@ -96,6 +96,11 @@ static inline __attribute__((always_inline)) u32 min_u32(u32 a, u32 b)
 	return a < b ? a : b;
 }
 
+static inline __attribute__((always_inline)) u64 min_u64(u64 a, u64 b)
+{
+	return a < b ? a : b;
+}
+
 /* Bucket of a need for the top-need bitmap: 0..31. */
 static inline __attribute__((always_inline)) u32 need_bucket(u32 need_cap)
 {
@@ -124,6 +129,18 @@ static inline __attribute__((always_inline)) u32 highest_bit(u32 bits)
 	step = (bits > 0x3) << 1;
 	bits >>= step;
 	return index | step | (bits >> 1);
+}
+
+/*
+ * What a task needs: what it uses, or used to use when that was more. What uses
+ * more than it ever did is growing, and is taken to go on by as much again:
+ * utilisation follows growth only with its half-life.
+ */
+static inline __attribute__((always_inline)) u32 need_of(u32 used_cap, u32 est_cap)
+{
+	u32 growing = used_cap > est_cap ? used_cap - est_cap : 0;
+
+	return min_u32(max_u32(used_cap + growing, est_cap), CAPACITY_SCALE);
 }
 
 /* Capacity to ask for so that `need_cap` leaves the profile's headroom. */
@@ -179,7 +196,7 @@ static inline __attribute__((always_inline)) u32 nearest_opp(const struct joule_
 	return delivered_cap - below_cap < above_cap - delivered_cap ? below : above;
 }
 
-/* Whether a row may be used: OPPs ascend in capacity, powers are bounded. */
+/* Whether a row may be used: OPPs ascend in capacity, powers and energies are bounded. */
 static inline __attribute__((always_inline)) int row_is_sound(const struct joule_cost_row *row)
 {
 	u32 i, previous = 0, sound = row->nr_opps <= JOULE_MAX_OPPS;
@@ -191,6 +208,8 @@ static inline __attribute__((always_inline)) int row_is_sound(const struct joule
 		sound &= row->busy_uw[i] <= JOULE_MAX_UW && row->shared_uw[i] <= JOULE_MAX_UW;
 		previous = row->capacity[i];
 	}
+	sound &= row->wake_nj[JOULE_SHALLOW] <= JOULE_MAX_NJ;
+	sound &= row->wake_nj[JOULE_DEEP] <= JOULE_MAX_NJ && row->group_wake_nj <= JOULE_MAX_NJ;
 	return sound;
 }
 
@@ -209,8 +228,38 @@ struct load {
 };
 
 /*
- * Power of a group under a load, uW. The clock follows the neediest task or
- * the mean over the CPUs, whichever asks more. At that OPP the CPUs are busy
+ * What one CPU of the group must offer: its share of all tasks, or the neediest
+ * of them and three quarters of its share of the others. The kernel's governor,
+ * whose tasks stay with their CPU, counts them in full; here they spread, and
+ * meet less often.
+ */
+static inline __attribute__((always_inline)) u32 cpu_need(const struct load *load, u32 nr_cpus)
+{
+	u32 others = load->sum_cap > load->top_cap ? load->sum_cap - load->top_cap : 0;
+	u32 nr = max_u32(nr_cpus, 1);
+
+	return max_u32(load->top_cap + others * 3 / 4 / nr, load->sum_cap / nr);
+}
+
+/* An energy paid once in every interval, as power, uW. */
+static inline __attribute__((always_inline)) u64 repeated_uw(u32 nj, u64 interval_ns)
+{
+	/* nJ per ns are W. */
+	return interval_ns ? nj * 1000000ULL / interval_ns : 0;
+}
+
+/* How long a task may wait to pay `waiting` instead of `at_once`: its patience times the saving. */
+static inline __attribute__((always_inline)) u64 allowed_wait_ns(u64 at_once_uw, u64 waiting_uw,
+								 u32 patience_us)
+{
+	if (waiting_uw >= at_once_uw)
+		return 0;
+	/* us times thousandths are ns */
+	return patience_us * ((at_once_uw - waiting_uw) / (at_once_uw / 1000 + 1));
+}
+
+/*
+ * Power of a group under a load, uW. At the OPP that cpu_need() asks for the CPUs are busy
  * for sum / capacity CPU-seconds per second; the shared part is paid while any
  * of them is, taken as min(1, sum / capacity): exact for one task and for a
  * full group, high by less than the overlap in between.
@@ -219,8 +268,7 @@ static inline __attribute__((always_inline)) u64 group_power_uw(const struct jou
 								const struct load *load,
 								u32 nr_cpus, u32 headroom_pct)
 {
-	u32 mean_cap = nr_cpus ? load->sum_cap / nr_cpus : load->sum_cap;
-	u32 wanted = with_headroom(max_u32(load->top_cap, mean_cap), headroom_pct);
+	u32 wanted = with_headroom(cpu_need(load, nr_cpus), headroom_pct);
 	u32 opp = opp_index(opp_for(row, wanted));
 	u32 capacity = max_u32(row->capacity[opp], 1);
 	u64 busy = (u64)load->sum_cap * row->busy_uw[opp] / capacity;

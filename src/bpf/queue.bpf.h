@@ -9,7 +9,9 @@
  * queue of that CPU: in the group's queue every other CPU would have to step
  * over them. A CPU takes the earlier of the two heads, and when both are empty
  * it takes work from another group's queue: no CPU idles while work waits that
- * it may run.
+ * it may run, unless that work waits by choice (place.bpf.h). A choice to wait
+ * holds for all that is in a group's queue, and ends when its time is over:
+ * the next tick on a busy CPU of the group wakes an idle CPU for the queue.
  *
  * Per-CPU kernel threads go straight to their CPU: they are short, and the
  * kernel waits for them.
@@ -66,10 +68,77 @@ static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *
 /* Where a task that stays runnable should go on: JOULE_NO_GROUP to stay. */
 static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx)
 {
-	if (is_pinned(p) ||
-	    fits(task_need(tctx), group_capacity(tctx->group), settings.headroom_pct))
+	if (is_pinned(p) || fits_group(task_need(tctx), tctx->group))
 		return JOULE_NO_GROUP;
 	return bigger_group_with_idle(p, tctx);
+}
+
+/* Whether the group has a busy CPU; as idle transitions see it. */
+static bool has_busy_cpu(u32 group)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+	u32 busy;
+
+	if (!activity)
+		return false;
+	bpf_spin_lock(&activity->lock);
+	busy = activity->busy_cpus;
+	bpf_spin_unlock(&activity->lock);
+	return busy;
+}
+
+/* A task that is in the group's queue waits until then; false when no CPU would fetch it. */
+static bool wait_by_choice(u32 group, u64 until)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	if (!gctx)
+		return false;
+	if (!gctx->patient_until || time_before(until, gctx->patient_until))
+		gctx->patient_until = until;
+	return has_busy_cpu(group);
+}
+
+/* Whether what is in the group's queue waits by choice. */
+static __always_inline bool is_patient(u32 group, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	return gctx && gctx->patient_until && time_before(now, gctx->patient_until);
+}
+
+/* The wait is over: an idle CPU, of this group or of the next, is woken for the queue. */
+static void end_patience(u32 group, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+	u32 i;
+
+	if (!gctx || !gctx->patient_until || time_before(now, gctx->patient_until))
+		return;
+	gctx->patient_until = 0;
+	if (scx_bpf_dsq_nr_queued(group) <= 0)
+		return;
+	bpf_for (i, 0, topology.nr_groups) {
+		const struct cpumask *cpus = cpus_of_group((group + i) % topology.nr_groups);
+		s32 cpu = cpus ? scx_bpf_pick_idle_cpu(cpus, 0) : -ENOENT;
+
+		if (cpu >= 0) {
+			kick(cpu);
+			return;
+		}
+	}
+}
+
+/* The CPU idles: a task that waits by choice and came after it had looked is not left behind. */
+static __always_inline void serve_before_idling(s32 cpu, u32 group)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	if (!gctx || !gctx->patient_until)
+		return;
+	gctx->patient_until = 0;
+	if (scx_bpf_dsq_nr_queued(group) > 0)
+		kick(cpu);
 }
 
 /* Takes the earlier of the heads of this CPU's and its group's queue. */
@@ -95,14 +164,15 @@ static bool take_own(s32 cpu, u32 group)
 }
 
 /* Takes work from the queue of another group, the next bigger one first. */
-static bool take_other(u32 group)
+static bool take_other(u32 group, u64 now)
 {
 	u32 i;
 
 	bpf_for (i, 1, topology.nr_groups) {
 		u32 other = (group + i) % topology.nr_groups;
 
-		if (scx_bpf_dsq_nr_queued(other) > 0 && scx_bpf_dsq_move_to_local(other, 0)) {
+		if (scx_bpf_dsq_nr_queued(other) > 0 && !is_patient(other, now) &&
+		    scx_bpf_dsq_move_to_local(other, 0)) {
 			count(JOULE_STOLEN);
 			return true;
 		}

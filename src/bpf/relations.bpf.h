@@ -24,6 +24,16 @@ static __always_inline u32 group_capacity(u32 group)
 	return info ? info->capacity : 0;
 }
 
+/*
+ * Whether a CPU of the group can carry the need with room to spare: a quarter
+ * at least, as for the kernel (fits_capacity, kernel/sched/fair.c), since a
+ * CPU's top clock has no reserve.
+ */
+static __always_inline bool fits_group(u32 need_cap, u32 group)
+{
+	return fits(need_cap, group_capacity(group), max_u32(settings.headroom_pct, 125));
+}
+
 static __always_inline u32 group_class(u32 group)
 {
 	const volatile struct joule_group *info = group_info(group);

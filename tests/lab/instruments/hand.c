@@ -224,6 +224,7 @@ static void refuse(void)
 	       table.row[last].capacity[table.row[last].nr_opps - 1] = 1025);
 	REFUSE("busy-power", table.row[last].busy_uw[0] = JOULE_MAX_UW + 1);
 	REFUSE("shared-power", table.row[0].shared_uw[1] = JOULE_MAX_UW + 1);
+	REFUSE("wake-energy", table.row[0].wake_nj[JOULE_DEEP] = JOULE_MAX_NJ + 1);
 	if (beyond < JOULE_MAX_CLASSES)
 		REFUSE("unsound-beyond-classes", table.row[beyond].nr_opps = 1);
 	REFUSE("generation", generation++);

@@ -28,6 +28,16 @@ unsafe extern "C" {
     pub safe fn with_headroom(need_cap: u32, headroom_pct: u32) -> u32;
     #[link_name = "policy_delay_bucket"]
     pub safe fn delay_bucket(waited_ns: u64) -> u32;
+    #[link_name = "policy_need_of"]
+    pub safe fn need_of(used_cap: u32, est_cap: u32) -> u32;
+    #[link_name = "policy_cpu_need"]
+    pub safe fn cpu_need(sum_cap: u32, top_cap: u32, nr_cpus: u32) -> u32;
+    #[link_name = "policy_repeated_uw"]
+    pub safe fn repeated_uw(nj: u32, interval_ns: u64) -> u64;
+    #[link_name = "policy_allowed_wait_ns"]
+    pub safe fn allowed_wait_ns(at_once_uw: u64, waiting_uw: u64, patience_us: u32) -> u64;
+    #[link_name = "policy_wakes_are_sound"]
+    pub safe fn wakes_are_sound(shallow_nj: u32, deep_nj: u32, group_nj: u32) -> i32;
     #[link_name = "policy_fits"]
     pub safe fn fits(need_cap: u32, capacity: u32, headroom_pct: u32) -> i32;
     #[link_name = "policy_opp_for"]

@@ -13,6 +13,8 @@ pub const HALF_LIFE_NS: u64 = 1 << 25;
 pub const MAX_OPPS: usize = 32;
 /// The largest power in a sound row, uW.
 pub const MAX_UW: u32 = 1_000_000_000;
+/// The largest energy of a wake-up in a sound row, nJ.
+pub const MAX_NJ: u32 = 1_000_000_000;
 /// Number of need buckets.
 pub const NEED_BUCKETS: u32 = 32;
 
@@ -68,6 +70,36 @@ pub fn with_headroom(need_cap: u32, headroom_pct: u32) -> u32 {
 #[must_use]
 pub fn delay_bucket(waited_ns: u64) -> u32 {
     ffi::delay_bucket(waited_ns)
+}
+
+/// What a task needs that uses `used_cap` and used `est_cap` before.
+#[must_use]
+pub fn need_of(used_cap: u32, est_cap: u32) -> u32 {
+    ffi::need_of(used_cap, est_cap)
+}
+
+/// What one of `nr_cpus` CPUs must offer under a load of `sum_cap`, `top_cap` of which is one task's.
+#[must_use]
+pub fn cpu_need(sum_cap: u32, top_cap: u32, nr_cpus: u32) -> u32 {
+    ffi::cpu_need(sum_cap, top_cap, nr_cpus)
+}
+
+/// The power of an energy that is spent again and again.
+#[must_use]
+pub fn repeated_uw(nj: u32, interval_ns: u64) -> u64 {
+    ffi::repeated_uw(nj, interval_ns)
+}
+
+/// How long a task may wait for a cheaper place.
+#[must_use]
+pub fn allowed_wait_ns(at_once_uw: u64, waiting_uw: u64, patience_us: u32) -> u64 {
+    ffi::allowed_wait_ns(at_once_uw, waiting_uw, patience_us)
+}
+
+/// Whether a row with these energies of wake-ups may be used.
+#[must_use]
+pub fn wakes_are_sound(shallow_nj: u32, deep_nj: u32, group_nj: u32) -> bool {
+    ffi::wakes_are_sound(shallow_nj, deep_nj, group_nj) != 0
 }
 
 /// Whether a need and its headroom fit into `capacity`.

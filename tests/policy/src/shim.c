@@ -13,6 +13,7 @@ _Static_assert(CAPACITY_SCALE == 1024, "CAPACITY_SCALE in lib.rs");
 _Static_assert(HALF_LIFE_SHIFT == 25, "HALF_LIFE_NS in lib.rs");
 _Static_assert(JOULE_MAX_OPPS == 32, "MAX_OPPS in lib.rs");
 _Static_assert(JOULE_MAX_UW == 1000000000U, "MAX_UW in lib.rs");
+_Static_assert(JOULE_MAX_NJ == 1000000000U, "MAX_NJ in lib.rs");
 _Static_assert(NEED_BUCKETS == 32, "NEED_BUCKETS in lib.rs");
 _Static_assert(JOULE_DELAY_BUCKETS == 32, "highest_bit() reaches each delay bucket and no further");
 
@@ -70,6 +71,41 @@ u32 policy_with_headroom(u32 need_cap, u32 headroom_pct)
 u32 policy_delay_bucket(u64 waited_ns)
 {
 	return delay_bucket(waited_ns);
+}
+
+u32 policy_need_of(u32 used_cap, u32 est_cap)
+{
+	return need_of(used_cap, est_cap);
+}
+
+u32 policy_cpu_need(u32 sum_cap, u32 top_cap, u32 nr_cpus)
+{
+	struct load load = {.sum_cap = sum_cap, .top_cap = top_cap};
+
+	return cpu_need(&load, nr_cpus);
+}
+
+u64 policy_repeated_uw(u32 nj, u64 interval_ns)
+{
+	return repeated_uw(nj, interval_ns);
+}
+
+u64 policy_allowed_wait_ns(u64 at_once_uw, u64 waiting_uw, u32 patience_us)
+{
+	return allowed_wait_ns(at_once_uw, waiting_uw, patience_us);
+}
+
+/* Of a row whose OPPs are sound. */
+int policy_wakes_are_sound(u32 shallow_nj, u32 deep_nj, u32 group_nj)
+{
+	struct joule_cost_row row = {
+		.nr_opps = 1,
+		.capacity = {1},
+		.wake_nj = {shallow_nj, deep_nj},
+		.group_wake_nj = group_nj,
+	};
+
+	return row_is_sound(&row);
 }
 
 int policy_fits(u32 need_cap, u32 capacity, u32 headroom_pct)

@@ -8,8 +8,9 @@
 )]
 
 use policy::{
-    CAPACITY_SCALE, Load, MAX_OPPS, MAX_UW, NEED_BUCKETS, Row, bucket_cap, delay_bucket, fits,
-    highest_bit, need_bucket, with_headroom,
+    CAPACITY_SCALE, Load, MAX_NJ, MAX_OPPS, MAX_UW, NEED_BUCKETS, Row, allowed_wait_ns, bucket_cap,
+    cpu_need, delay_bucket, fits, highest_bit, need_bucket, need_of, repeated_uw, wakes_are_sound,
+    with_headroom,
 };
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
@@ -157,7 +158,68 @@ fn a_delay_is_counted_by_the_power_of_two_of_its_microseconds() {
     assert_eq!(delay_bucket(u64::MAX), 31);
 }
 
+#[test]
+fn a_task_that_uses_less_than_before_needs_what_it_used() {
+    assert_eq!(need_of(50, 300), 300);
+    assert_eq!(need_of(300, 300), 300);
+    assert_eq!(need_of(0, 0), 0);
+}
+
+#[test]
+fn a_task_that_grows_is_taken_to_grow_on() {
+    assert_eq!(need_of(110, 100), 120);
+    assert_eq!(need_of(100, 0), 200, "a new one grows from nothing");
+    assert_eq!(need_of(800, 100), CAPACITY_SCALE);
+}
+
+#[test]
+fn beside_the_neediest_task_a_cpu_has_most_of_its_share_of_the_others() {
+    assert_eq!(cpu_need(600, 300, 2), 412);
+    assert_eq!(cpu_need(1000, 100, 4), 268);
+    assert_eq!(cpu_need(1000, 10, 2), 500, "the share of all is more");
+    assert_eq!(cpu_need(300, 300, 2), 300, "alone");
+    assert_eq!(cpu_need(100, 300, 2), 300, "it has slept");
+    assert_eq!(cpu_need(600, 0, 4), 150);
+    assert_eq!(cpu_need(600, 100, 0), 600, "no CPU counts as one");
+}
+
+#[test]
+fn an_energy_spent_in_every_interval_is_a_power() {
+    assert_eq!(
+        repeated_uw(20_000, 1_000_000),
+        20_000,
+        "20 uJ each ms are 20 mW"
+    );
+    assert_eq!(repeated_uw(MAX_NJ, 1), u64::from(MAX_NJ) * 1_000_000);
+    assert_eq!(repeated_uw(20_000, 0), 0, "not known");
+}
+
+#[test]
+fn a_wait_is_as_long_as_the_part_that_it_saves() {
+    let tenth = |it: u64| (it + 5_000) / 10_000 * 10_000;
+    assert_eq!(tenth(allowed_wait_ns(100_000, 50_000, 4000)), 1_980_000);
+    assert_eq!(allowed_wait_ns(100_000, 100_000, 4000), 0);
+    assert_eq!(allowed_wait_ns(100_000, u64::MAX, 4000), 0);
+    assert_eq!(allowed_wait_ns(0, 0, 4000), 0);
+    assert_eq!(allowed_wait_ns(100_000, 0, 0), 0);
+}
+
+#[test]
+fn energies_of_wakeups_are_bounded() {
+    assert!(wakes_are_sound(MAX_NJ, MAX_NJ, MAX_NJ));
+    assert!(!wakes_are_sound(MAX_NJ + 1, 0, 0));
+    assert!(!wakes_are_sound(0, MAX_NJ + 1, 0));
+    assert!(!wakes_are_sound(0, 0, u32::MAX));
+}
+
 proptest! {
+    #[test]
+    fn a_wait_never_exceeds_patience(
+        at_once in any::<u64>(), waiting in any::<u64>(), patience_us in 0..=20_000u32,
+    ) {
+        prop_assert!(allowed_wait_ns(at_once, waiting, patience_us) <= u64::from(patience_us) * 1000);
+    }
+
     #[test]
     fn any_need_has_its_bucket(need_cap in any::<u32>()) {
         prop_assert_eq!(need_bucket(need_cap), (need_cap / 32).min(31));
@@ -247,9 +309,10 @@ proptest! {
         (opps, row) in rows(1..=32), load in loads(),
     ) {
         let headroom = f64::from(load.headroom_pct) / 100.0;
-        let mean = f64::from(load.sum_cap) / f64::from(load.nr_cpus.max(1));
-        let asked = f64::from(load.top_cap).max(mean) * headroom;
-        let slowest = slowest_sufficient(&opps, asked - headroom - 1.0);
+        let (top, cpus) = (f64::from(load.top_cap), f64::from(load.nr_cpus.max(1)));
+        let sum = f64::from(load.sum_cap);
+        let asked = (top + (sum - top).max(0.0) * 0.75 / cpus).max(sum / cpus) * headroom;
+        let slowest = slowest_sufficient(&opps, asked - 2.0 * headroom - 1.0);
         let fastest = slowest_sufficient(&opps, asked);
 
         let power = row.group_power_uw(&load) as f64;
