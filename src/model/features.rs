@@ -66,7 +66,7 @@ pub enum Refusal {
     #[error("no measured energy: expected a package, cores or system reading")]
     NoMeter,
     /// The prior's curves do not fit together numerically.
-    #[error("prior covariance is not positive definite, expected finite positive powers")]
+    #[error("prior covariance is not positive definite, expected finite values")]
     BadPrior,
 }
 
@@ -194,6 +194,15 @@ impl Meter {
             Self::Package => 0,
             Self::Cores => 1,
             Self::System => 2,
+        }
+    }
+
+    /// A word for names of parameters.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Package => "package",
+            Self::Cores => "cores",
+            Self::System => "system",
         }
     }
 }

@@ -33,6 +33,7 @@ pub(super) struct Filter {
     mean: DVector<f64>,
     /// covariance = rootᵀ · root
     root: DMatrix<f64>,
+    prior_mean: DVector<f64>,
     prior_variance: DVector<f64>,
     prior_root: DMatrix<f64>,
     rows: u32,
@@ -52,6 +53,7 @@ impl Filter {
             .flatten()?;
         let len = mean.len();
         Some(Self {
+            prior_mean: mean.clone(),
             mean,
             prior_root: root.clone(),
             root,
@@ -60,6 +62,30 @@ impl Filter {
             resets: 0,
             shadow: DVector::zeros(len),
         })
+    }
+
+    /// The same prior with another belief now; `None` when the covariance is not positive definite.
+    pub fn believing(self, mean: DVector<f64>, covariance: DMatrix<f64>) -> Option<Self> {
+        let finite = mean.iter().chain(covariance.iter()).all(|v| v.is_finite());
+        let root = finite
+            .then(|| factor(covariance, &self.prior_variance))
+            .flatten()?;
+        Some(Self { mean, root, ..self })
+    }
+
+    /// Covariance of the parameters.
+    pub fn covariance(&self) -> DMatrix<f64> {
+        self.root.tr_mul(&self.root)
+    }
+
+    /// Mean of each parameter before any measurement.
+    pub fn prior_mean(&self) -> &DVector<f64> {
+        &self.prior_mean
+    }
+
+    /// Covariance of the parameters before any measurement.
+    pub fn prior_covariance(&self) -> DMatrix<f64> {
+        self.prior_root.tr_mul(&self.prior_root)
     }
 
     /// How often the covariance had to be taken back to the prior's.
@@ -148,6 +174,7 @@ impl Filter {
     /// Multiplies mean and doubt of everything by `factor` (finite, > 0).
     pub fn rescale(&mut self, factor: f64) {
         self.mean *= factor;
+        self.prior_mean *= factor;
         self.root *= factor;
         self.prior_root *= factor;
         self.prior_variance *= factor.powi(2);

@@ -2,9 +2,10 @@
 //! clock.
 //!
 //! `features` turns an observation into a regression row, `power` holds the physical parameters and the
-//! prior, `fit` the estimator, `change` what protects it (noise, outliers, changes of the machine), `cost`
+//! prior, `belief` all that is known as named numbers, `fit` the estimator, `change` what protects it (noise, outliers, changes of the machine), `cost`
 //! the published table, `steer` the exploration.
 
+mod belief;
 mod change;
 pub mod cost;
 mod features;
@@ -12,6 +13,7 @@ mod fit;
 mod power;
 pub mod steer;
 
+pub use belief::Belief;
 pub use change::Change;
 pub use features::{ClassShape, Meter, OppShape, Refusal, Shape};
 pub use power::{ClassPower, PowerModel, Prior, default_curve};
@@ -89,17 +91,38 @@ impl Model {
     pub fn new(shape: Shape, prior: &Prior) -> Result<Self, Refusal> {
         shape.check()?;
         let terms = Terms::new(shape);
-        let belief = prior.belief(&terms)?;
-        let filter = Filter::new(belief.mean, belief.covariance).ok_or(Refusal::BadPrior)?;
+        let start = prior.start(&terms)?;
+        let filter = Filter::new(start.mean, start.covariance).ok_or(Refusal::BadPrior)?;
+        let calibration = (!start.scaled).then(Calibration::default);
+        Ok(Self::with_filter(terms, filter, calibration))
+    }
+
+    /// A model that believes what another one learnt.
+    ///
+    /// # Errors
+    /// A shape that a cost table cannot hold, or a belief about another shape.
+    pub fn with_belief(shape: Shape, belief: &Belief) -> Result<Self, Refusal> {
+        shape.check()?;
+        let terms = Terms::new(shape);
+        let filter = belief::filter(&terms, belief)?;
+        Ok(Self::with_filter(terms, filter, None))
+    }
+
+    fn with_filter(terms: Terms, filter: Filter, calibration: Option<Calibration>) -> Self {
         let channel = |meter| Channel::new(meter, &terms);
-        Ok(Self {
+        Self {
             channels: [Meter::Package, Meter::Cores, Meter::System].map(channel),
             filter,
             unused_s: vec![0.0; terms.classes.len()],
             terms,
-            calibration: (!belief.scaled).then(Calibration::default),
+            calibration,
             publisher: Publisher::default(),
-        })
+        }
+    }
+
+    /// All that is believed of the parameters; `None` while the prior's scale is not known yet.
+    pub fn belief(&self) -> Option<Belief> {
+        (self.calibration.is_none()).then(|| belief::of(&self.terms, &self.filter))
     }
 
     /// Learns one observation.

@@ -150,7 +150,7 @@ const BASE_DOUBT: f64 = 1.0;
 
 /// Mean and covariance of all parameters, and whether the scale still has to be measured.
 #[derive(Clone, Debug)]
-pub(super) struct Belief {
+pub(super) struct Start {
     pub mean: DVector<f64>,
     pub covariance: DMatrix<f64>,
     pub scaled: bool,
@@ -159,7 +159,7 @@ pub(super) struct Belief {
 impl Prior {
     /// # Errors
     /// A curve of the wrong length, a power of zero, or powers so far apart that arithmetic fails.
-    pub(super) fn belief(&self, terms: &Terms) -> Result<Belief, Refusal> {
+    pub(super) fn start(&self, terms: &Terms) -> Result<Start, Refusal> {
         let (curves, doubt, scaled) = match self {
             Self::Watts(curves) => {
                 let watts = |curve: &Vec<Microwatts>| {
@@ -177,7 +177,7 @@ impl Prior {
             }
         };
         check_curves(&terms.shape, &curves)?;
-        Ok(belief(terms, &curves, doubt, scaled))
+        Ok(start(terms, &curves, doubt, scaled))
     }
 }
 
@@ -225,7 +225,7 @@ fn check_curves(shape: &Shape, curves: &[Vec<f64>]) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn belief(terms: &Terms, curves: &[Vec<f64>], doubt: Doubt, scaled: bool) -> Belief {
+fn start(terms: &Terms, curves: &[Vec<f64>], doubt: Doubt, scaled: bool) -> Start {
     let mut mean = DVector::zeros(terms.len);
     let mut covariance = DMatrix::zeros(terms.len, terms.len);
     let mut all_busy = 0.0;
@@ -271,7 +271,7 @@ fn belief(terms: &Terms, curves: &[Vec<f64>], doubt: Doubt, scaled: bool) -> Bel
     for base in 0..METERS {
         add_outer(&mut covariance, &[(base, BASE_DOUBT * all_busy)]);
     }
-    Belief {
+    Start {
         mean,
         covariance,
         scaled,
@@ -368,7 +368,7 @@ mod tests {
         for microvolt in [None, Some(800_000)] {
             let terms = Terms::new(shape(microvolt));
             for uw in [10, 10_000, 10_000_000] {
-                let belief = curve(uw).belief(&terms).unwrap();
+                let belief = curve(uw).start(&terms).unwrap();
                 assert!(belief.mean.iter().all(|value| *value >= 0.0));
                 assert!(Cholesky::new(belief.covariance).is_some(), "{uw}");
             }
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn the_first_busy_cpu_is_believed_to_draw_what_the_prior_says() {
         let terms = Terms::new(shape(Some(800_000)));
-        let belief = curve(100_000).belief(&terms).unwrap();
+        let belief = curve(100_000).start(&terms).unwrap();
         let power = PowerModel::from_parameters(&terms, &belief.mean);
         let class = &power.classes[0];
         let first = class.busy_w[7] + class.shared_w[7];
@@ -390,11 +390,11 @@ mod tests {
         let terms = Terms::new(shape(None));
         let belief = |factor: u64| {
             let prior = Prior::Abstract(vec![(1..=8).map(|i| i * factor).collect()]);
-            prior.belief(&terms).unwrap()
+            prior.start(&terms).unwrap()
         };
         assert_eq!(belief(1).mean, belief(1000).mean);
         assert!(!belief(1).scaled);
-        assert!(curve(1).belief(&terms).unwrap().scaled);
+        assert!(curve(1).start(&terms).unwrap().scaled);
     }
 
     #[test]
@@ -416,7 +416,7 @@ mod tests {
             ),
         ];
         for (prior, expected) in cases {
-            let error = prior.belief(&terms).unwrap_err().to_string();
+            let error = prior.start(&terms).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error} lacks {expected}");
         }
     }
