@@ -1,5 +1,7 @@
 //! The command line, and nothing but the command line: no defaults that mean anything, no system.
 
+pub mod model;
+
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped as asked or check passed; 1 the scheduler failed or was \
@@ -32,6 +34,17 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure this machine's power under loads pinned to its CPUs, and save it for the scheduler to start from.
+    ///
+    /// Takes one to two minutes on an idle machine, sets frequency limits meanwhile and puts them back. Exits with 3
+    /// where there is no energy meter.
+    Calibrate(model::CalibrateArgs),
+    /// Show, export, compare and add up what was calibrated.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Keep one CPU busy: what `calibrate` starts.
+    #[command(hide = true)]
+    Busy(model::BusyArgs),
 }
 
 /// Options of the scheduler itself.

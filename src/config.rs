@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::intf;
 use crate::profile::Profile;
 use crate::units::Nanos;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Profile used when none is named.
@@ -14,6 +15,20 @@ pub const DEFAULT_PROFILE: &str = "balanced";
 /// Idle this long is taken as deep: the residency that cluster sleep states of phones and package
 /// states of laptops ask for.
 const DEEP_IDLE: Nanos = Nanos::new(2_000_000);
+
+/// How long a calibration takes.
+pub const CALIBRATION: Duration = Duration::from_secs(90);
+
+/// Where the program keeps what outlives it, unless systemd says.
+const STATE_DIRECTORY: &str = "/var/lib/scx_joule";
+
+/// Where the program keeps what outlives it: the first of systemd's `$STATE_DIRECTORY`, else
+/// `/var/lib/scx_joule`.
+pub fn state_directory() -> PathBuf {
+    let told = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
+    let first = std::env::split_paths(&told).find(|path| path.is_absolute());
+    first.unwrap_or_else(|| PathBuf::from(STATE_DIRECTORY))
+}
 
 /// Everything the scheduler is told, checked and with units.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +51,8 @@ pub struct Config {
     pub stats: Option<Duration>,
     /// Print them as JSON.
     pub json: bool,
+    /// Where what outlives the program is kept.
+    pub state: PathBuf,
     /// Let libbpf speak (`-vv`).
     pub verbose_bpf: bool,
 }
@@ -59,6 +76,7 @@ impl Config {
             exit_dump_len: args.exit_dump_len,
             stats: args.stats.map(Duration::from_secs_f64),
             json: args.json,
+            state: state_directory(),
             verbose_bpf: args.verbose >= 2,
         })
     }

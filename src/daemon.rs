@@ -5,13 +5,14 @@
 //! up); on an idle machine with a meter it wakes every 10 s to keep counters from wrapping
 //! and costs from expiring, and without a meter never.
 
-mod clock;
-mod control;
+pub(crate) mod clock;
+pub(crate) mod control;
 pub mod dry_run;
-mod machine;
+pub(crate) mod machine;
 mod meters;
 
 use crate::config::Config;
+use crate::knobs;
 use crate::sched::{Ending, Scheduler, Storage};
 use crate::stats::{self, Stats};
 use crate::sysroot::SysRoot;
@@ -39,6 +40,9 @@ const SHORTEST_TTL: Duration = Duration::from_secs(10);
 /// Why the scheduler could not be started, or the kernel's reason for ejecting it.
 pub fn run(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<()> {
     scx_utils::try_set_rlimit_infinity();
+    if let Err(error) = knobs::recover(sys, &config.state) {
+        warn!("{error}; settings that an earlier run changed may stand");
+    }
     let server = stats::serve()
         .inspect_err(|error| warn!("no statistics for --monitor: {error:#}"))
         .ok();
@@ -64,7 +68,7 @@ fn session(
     requests: Option<Requests>,
 ) -> Result<Ending> {
     let topology = Topology::read(sys).context("reading the topology")?;
-    let mut control = Control::new(sys, &topology)?;
+    let mut control = Control::new(sys, &topology, Some(&config.state))?;
     let mut storage = Storage::uninit();
     let mut scheduler = Scheduler::attach(&mut storage, config, &topology, &control.costs())?;
     info!(

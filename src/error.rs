@@ -51,6 +51,14 @@ pub enum Error {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// A file of ours holds something that cannot be.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file that was read.
+        path: PathBuf,
+        /// The field, its value, and what would be right.
+        reason: String,
+    },
     /// A name that nothing here has.
     #[error("no {what} is called '{value}'; there are {known}")]
     Unknown {

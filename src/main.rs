@@ -3,9 +3,12 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use crossbeam_channel::{Receiver, bounded};
+use scx_joule::calibrate::{self, Ending};
+use scx_joule::cli::model::CalibrateArgs;
 use scx_joule::cli::{Cli, Command, RunArgs};
-use scx_joule::config::Config;
-use scx_joule::observe::check;
+use scx_joule::config::{self, Config};
+use scx_joule::error::Error;
+use scx_joule::observe::{check, model};
 use scx_joule::sysroot::SysRoot;
 use scx_joule::{daemon, stats};
 use std::process::ExitCode;
@@ -31,6 +34,12 @@ fn main() -> ExitCode {
     let sys = SysRoot::host();
     let outcome = match cli.command {
         Some(Command::Check { json }) => check::run(&sys, json),
+        Some(Command::Calibrate(args)) => calibrate(&args, &sys),
+        Some(Command::Model(command)) => match model::run(&command, &config::state_directory()) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => Ok(fail(USAGE, &format!("{error:#}"))),
+        },
+        Some(Command::Busy(args)) => calibrate::load::busy(&args).map(|()| ExitCode::SUCCESS),
         None => run(&cli.run, &sys),
     };
     outcome.unwrap_or_else(|error| fail(FAILED, &format!("{error:#}")))
@@ -72,6 +81,19 @@ fn run(args: &RunArgs, sys: &SysRoot) -> Result<ExitCode> {
     }
     daemon::run(&config, sys, &stop)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the machine, and says why where it cannot.
+fn calibrate(args: &CalibrateArgs, sys: &SysRoot) -> Result<ExitCode> {
+    match calibrate::run(args, sys, &stop_on_signal()?) {
+        Ok(Ending::Saved) => Ok(ExitCode::SUCCESS),
+        Ok(Ending::Stopped) => Ok(fail(FAILED, "stopped; nothing is saved")),
+        Ok(Ending::Unable(why)) => Ok(fail(UNABLE, &why)),
+        Err(error) if matches!(error.downcast_ref(), Some(Error::Denied { .. })) => {
+            Ok(fail(UNABLE, &format!("{error:#}")))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A channel that receives when the user or the system wants the program to stop.

@@ -20,8 +20,8 @@ use std::path::Path;
 /// The rooms from the entrance down. An arrow leads from a room to any room of a lower storey.
 const STOREYS: [&[&str]; 5] = [
     &["main"],
-    &["daemon", "bench", "observe"],
-    &["sched", "energy", "model", "knobs"],
+    &["daemon", "calibrate", "bench", "observe"],
+    &["sched", "energy", "model", "knobs", "store"],
     &[
         "cli",
         "intf",
@@ -35,10 +35,12 @@ const STOREYS: [&[&str]; 5] = [
 ];
 
 /// Doors within a storey: who may enter which neighbour.
-const DOORS: [(&str, &str); 4] = [
+const DOORS: [(&str, &str); 6] = [
+    ("calibrate", "daemon"),
     ("config", "cli"),
     ("config", "intf"),
     ("config", "profile"),
+    ("store", "model"),
     ("sysroot", "error"),
 ];
 

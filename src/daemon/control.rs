@@ -3,7 +3,7 @@
 //! [`Control`] owns the meters and the model and is told the time; what runs when, and where the tables
 //! go, is the daemon's business.
 
-use super::machine::{prior_of, shape_of};
+use super::machine::{model_of, shape_of};
 use super::meters::{MeterSet, Taken};
 use crate::energy::Moment;
 use crate::model::cost::ClassLoad;
@@ -19,6 +19,7 @@ use crate::units::{KHz, Nanos};
 use anyhow::{Context, Result};
 use log::{debug, info, trace};
 use num_traits::ToPrimitive;
+use std::path::Path;
 
 /// Weight of the newest sample in the shown model error.
 const ERROR_WEIGHT: f64 = 0.1;
@@ -59,15 +60,14 @@ struct View {
 }
 
 impl Control {
-    /// Finds the meters and starts the model at what the machine says of itself.
+    /// Finds the meters and starts the model at what was saved of this machine in the directory `state`, else
+    /// (`None`, or nothing fit) at what the machine says of itself.
     ///
     /// # Errors
     /// When the model cannot hold this machine's shape.
-    pub fn new(sys: &SysRoot, topology: &Topology) -> Result<Self> {
+    pub fn new(sys: &SysRoot, topology: &Topology, state: Option<&Path>) -> Result<Self> {
         let shape = shape_of(topology);
-        let prior = prior_of(sys, topology, &shape);
-        trace!("{shape:?} {prior:?}");
-        let model = Model::new(shape.clone(), &prior).context("starting the energy model")?;
+        let model = model_of(sys, topology, &shape, state).context("starting the energy model")?;
         Ok(Self {
             group_class: topology.groups.iter().map(|group| group.class).collect(),
             class_cpus: shape
@@ -94,6 +94,11 @@ impl Control {
     /// Whether anything measures energy; without, there is nothing to loop for.
     pub fn has_meter(&self) -> bool {
         !self.meters.is_empty()
+    }
+
+    /// What there is to observe.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// The longest time between two turns at which no counter wraps unnoticed.
@@ -128,7 +133,7 @@ impl Control {
     }
 
     /// What happened between the last sound reading and now.
-    fn take(&mut self, activity: Activity, now: Moment) -> Option<Observation> {
+    pub fn take(&mut self, activity: Activity, now: Moment) -> Option<Observation> {
         let since = self.earlier.as_ref().map(|(at, _)| *at);
         let meters = match self.meters.read(now, since) {
             Taken::Pending if since.is_some() && !now.resumed => return None,

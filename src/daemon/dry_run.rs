@@ -35,7 +35,7 @@ pub fn run(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<()> {
 fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> {
     let topology = Topology::read(sys).context("reading the topology")?;
     let online = sys.cpu_list(ONLINE)?;
-    let mut control = Control::new(sys, &topology)?;
+    let mut control = Control::new(sys, &topology, Some(&config.state))?;
     if !control.has_meter() {
         bail!("no energy counter to learn from; `scx_joule check` says what was tried");
     }

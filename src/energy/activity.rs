@@ -31,6 +31,8 @@ pub struct KernelActivity {
     groups: Vec<Watched>,
     sums: Vec<GroupActivity>,
     earlier: Option<Snapshot>,
+    /// By CPU: idle time that was told beyond the time that passed, ns: what ticks were too coarse for.
+    surplus: BTreeMap<usize, f64>,
 }
 
 /// All counters at one instant, by CPU number.
@@ -69,6 +71,7 @@ impl KernelActivity {
             sums: sums.collect(),
             groups,
             earlier: None,
+            surplus: BTreeMap::new(),
         }
     }
 
@@ -92,6 +95,7 @@ impl KernelActivity {
                     &shares,
                     &earlier.idle,
                     &snapshot.idle,
+                    &mut self.surplus,
                 );
             }
         }
@@ -184,7 +188,9 @@ impl KernelActivity {
             format!("{directory}/stats/time_in_state"),
             "pairs of kHz and ticks",
         )?;
-        if let Some(times) = times {
+        // A table that has never counted was made before the clock's frequency was known and never will.
+        let counted = times.filter(|times| times.iter().skip(1).step_by(2).any(|&ticks| ticks > 0));
+        if let Some(times) = counted {
             let pairs = times.as_chunks::<2>().0.iter();
             let pair = |&[khz, ticks]: &[u64; 2]| {
                 (KHz::new(khz), Nanos::new(ticks.saturating_mul(TICK_NS)))
@@ -232,7 +238,9 @@ fn shares(opps: &[KHz], before: &BTreeMap<KHz, Nanos>, after: &BTreeMap<KHz, Nan
     shares
 }
 
-/// Adds what a group's CPUs did over `duration`. A CPU that is not in both readings counts as idle.
+/// Adds what a group's CPUs did over `duration`. A CPU that is not in both readings counts as idle. Idle time
+/// beyond `duration`, up to a tick, counts for the next: an idle CPU is not busy now and then because ticks are
+/// whole.
 fn add(
     sums: &mut GroupActivity,
     group: &Watched,
@@ -240,6 +248,7 @@ fn add(
     shares: &[f64],
     before: &BTreeMap<usize, Idle>,
     after: &BTreeMap<usize, Idle>,
+    surplus: &mut BTreeMap<usize, f64>,
 ) {
     let length = duration.get().to_f64().unwrap_or(0.0);
     let (mut busy, mut all_idle) = (0.0, 1.0);
@@ -248,7 +257,10 @@ fn add(
             continue;
         };
         let since = |now: Nanos, then: Nanos| now.checked_sub(then).unwrap_or_default();
-        let idle = since(after.time, before.time).get().to_f64().unwrap_or(0.0);
+        let surplus = surplus.entry(*cpu).or_default();
+        let told = since(after.time, before.time).get().to_f64().unwrap_or(0.0);
+        let idle = told + *surplus;
+        *surplus = (idle - length).clamp(0.0, TICK_NS.to_f64().unwrap_or(0.0));
         let part = if length > 0.0 {
             (1.0 - idle / length).clamp(0.0, 1.0)
         } else {
@@ -392,6 +404,40 @@ mod tests {
             .groups
             .remove(0);
         assert_eq!([ms(little.busy[0]), ms(little.busy[1])], [0, 2000]);
+    }
+
+    #[test]
+    fn a_table_of_times_that_never_counts_gives_way_to_the_present_clock() {
+        let machine = Machine::bare();
+        let clock = "sys/devices/system/cpu/cpu0/cpufreq";
+        let mut reader = reader(&machine.sys());
+        machine.file(&format!("{clock}/stats/time_in_state"), "1000 0\n2000 0\n");
+        machine.file(&format!("{clock}/scaling_cur_freq"), "1000\n");
+        stat(&machine, [0, 0, 0]);
+        reader.sample(Nanos::new(SECOND)).unwrap();
+        let little = &reader.sample(Nanos::new(2 * SECOND)).unwrap().groups[0];
+        assert_eq!([ms(little.busy[0]), ms(little.busy[1])], [2000, 0]);
+    }
+
+    #[test]
+    fn an_idle_cpu_is_not_busy_now_and_then_because_ticks_are_whole() {
+        let machine = Machine::bare();
+        let mut reader = reader(&machine.sys());
+        // Samples each 165 ms: 16 or 17 ticks.
+        let mut busy = Vec::new();
+        for sample in 0..40u64 {
+            let ticks = sample * 165 / 10;
+            stat(&machine, [ticks, ticks, ticks]);
+            let now = Nanos::new(sample * 165_000_000);
+            busy.push(ms(reader.sample(now).unwrap().groups[1].busy[0]));
+        }
+        // The first tick cannot be known to have been cut.
+        assert!(busy.iter().all(|&busy| busy <= 10), "{busy:?}");
+        // A CPU that is busy is so at once, but for what had been told too much.
+        stat(&machine, [643, 643, 643]);
+        let last = reader.sample(Nanos::new(40 * 165_000_000)).unwrap();
+        let added = ms(last.groups[1].busy[0]) - busy[39];
+        assert!((155..=165).contains(&added), "{added}");
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub enum Refusal {
     BadPrior,
 }
 
-fn absurd(
+pub(super) fn absurd(
     what: impl Into<String>,
     value: impl ToString,
     expected: impl Into<String>,

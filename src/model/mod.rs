@@ -2,13 +2,16 @@
 //! clock.
 //!
 //! `features` turns an observation into a regression row, `power` holds the physical parameters and the
-//! prior, `belief` all that is known as named numbers, `fit` the estimator, `change` what protects it (noise, outliers, changes of the machine), `cost`
+//! prior, `belief` all that is known as named numbers, `evidence` what was measured, apart from any prior, `file` that
+//! as text, `fit` the estimator, `change` what protects it (noise, outliers, changes of the machine), `cost`
 //! the published table, `steer` the exploration.
 
 mod belief;
 mod change;
 pub mod cost;
+pub mod evidence;
 mod features;
+pub mod file;
 mod fit;
 mod power;
 pub mod steer;
