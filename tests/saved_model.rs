@@ -125,8 +125,8 @@ fn visit(class: usize, opp: usize, busy: u16, noise: f64, rng: &mut Rng) -> Obse
 fn calibration(seed: u64) -> Vec<Observation> {
     let mut rng = Rng::with_seed(seed);
     let mut all: Vec<Observation> = (0..6).map(|_| visit(0, 0, 0, 0.01, &mut rng)).collect();
-    for class in 0..2 {
-        for busy in [1, CPUS[class], 1] {
+    for (class, cpus) in CPUS.into_iter().enumerate() {
+        for busy in [1, cpus, 1] {
             all.extend((0..5).map(|opp| visit(class, opp, busy, 0.01, &mut rng)));
         }
     }

@@ -256,7 +256,7 @@ fn possible(sums: &DMatrix<f64>, names: &[String]) -> Result<(), Refusal> {
         )?;
     }
     let least = SymmetricEigen::new(relative).eigenvalues.min();
-    if !(least >= -ROUNDING) {
+    if least.is_nan() || least < -ROUNDING {
         absurd(
             "least eigenvalue of the sums",
             least,

@@ -23,7 +23,7 @@ pub fn points(saved: &Saved, model: &Model, class: usize) -> Vec<Point> {
         .map(|(index, (opp, fitted))| Point {
             opp,
             fitted,
-            prior_uw: prior_of(&saved.prior, class, index).and_then(|it| num_traits::cast(it)),
+            prior_uw: prior_of(&saved.prior, class, index).and_then(num_traits::cast),
         })
         .collect()
 }
