@@ -24,7 +24,7 @@ limits() { grep . /sys/devices/system/cpu/cpufreq/policy*/scaling_m[ai][nx]_freq
 limits > /tmp/first
 same() { limits | cmp -s - /tmp/first && echo 1 || echo 0; }
 loads() { pidof joule-load | wc -w; }
-calibrate() { scx_joule calibrate --load "joule-load run /lab/load.json" "$@"; }
+load="joule-load run /lab/load.json"
 # Until a limit is set, 20 s at most.
 until_set() {
     for _ in $(seq 400); do
@@ -86,7 +86,7 @@ fn calibrating_finds_the_power_of_every_operating_point_and_scheduling_starts_fr
     let run = succeed(&guest(
         "truth",
         r#"
-        say calibrate calibrate --seconds 16
+        say calibrate scx_joule calibrate --seconds 16 --load "$load"
         say same same; say loads loads
         say shown scx_joule model show
         say exported scx_joule model export
@@ -118,18 +118,18 @@ fn frequency_limits_are_as_before_after_an_interrupt_a_kill_and_without_a_meter(
     let run = succeed(&guest(
         "limits",
         r#"
-        calibrate > /tmp/said 2>&1 & pid=$!
+        scx_joule calibrate --seconds 16 --load "$load" > /tmp/said 2>&1 & pid=$!
         until_set; kill -INT $pid; wait $pid; code=$?
         say interrupted cat /tmp/said; say code echo $code; say same same; say loads loads
 
-        calibrate > /tmp/said 2>&1 & pid=$!
+        scx_joule calibrate --seconds 16 --load "$load" > /tmp/said 2>&1 & pid=$!
         until_set; kill -KILL $pid; wait $pid; sleep 0.2
         say left same; say left-loads loads
         start; say restored same; stop; say log cat /tmp/log
 
         control withhold pmu; control withhold powercap
         [ ! -e /sys/class/hwmon/hwmon0 ] || control withhold hwmon
-        calibrate > /tmp/said 2>&1; code=$?
+        scx_joule calibrate > /tmp/said 2>&1; code=$?
         say meterless cat /tmp/said; say meterless-code echo $code; say meterless-same same
         ls /var/lib/scx_joule > /tmp/files; say files cat /tmp/files"#,
     ));
