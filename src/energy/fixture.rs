@@ -76,6 +76,14 @@ impl Machine {
         self
     }
 
+    /// Shows a file or directory of the host.
+    pub fn link(&self, path: &str, target: &std::path::Path) -> &Self {
+        let path = self.directory.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
+        self
+    }
+
     /// Makes a file that cannot be read. Permission bits do not stop root, but sysfs refuses a read
     /// of a write-only attribute to everybody, so the file becomes a link to one.
     pub fn deny(&self, path: &str) -> &Self {

@@ -1,5 +1,6 @@
 //! Energy and power channels of /sys/class/hwmon (Documentation/hwmon/sysfs-interface.rst):
-//! `energyN_input` in µJ, `powerN_input` in µW, with the label that the driver or board file gave.
+//! `energyN_input` in µJ, `powerN_input` in µW, with the label that the driver or board file gave. The INA3221 of
+//! many boards shows neither: its power is `inN_input` in mV × `currN_input` in mA (drivers/hwmon/ina3221.c).
 
 use super::counter::{Counter, Limits};
 use super::source::{Access, Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 const CLASS: &str = "sys/class/hwmon";
 
 /// Sensor chips average over up to about a second (INA226: 1024 conversions).
-const REFRESH: Nanos = Nanos::new(1_000_000_000);
+pub(super) const REFRESH: Nanos = Nanos::new(1_000_000_000);
 
 /// What a channel shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub struct Channel {
     pub chip: String,
     /// The file below the root of the tree.
     pub path: String,
+    /// The file of the voltage in mV, where `path` is a current in mA.
+    pub voltage: Option<String>,
     /// Energy or power.
     pub kind: Kind,
     /// The channel's label, if it has one.
@@ -60,21 +63,53 @@ pub fn channels(sys: &SysRoot) -> Result<Vec<Channel>> {
         let chip = text(sys, &format!("{directory}/name")).unwrap_or(device);
         let files = sys.entries(&directory).unwrap_or_default();
         for (file, kind) in files.iter().filter_map(|file| Some((file, kind(file)?))) {
-            let path = format!("{directory}/{file}");
-            let label = path
-                .strip_suffix("_input")
-                .and_then(|channel| text(sys, &format!("{channel}_label")));
-            channels.push(Channel {
-                chip: chip.clone(),
+            channels.push(channel(
+                sys,
+                &chip,
+                format!("{directory}/{file}"),
+                None,
                 kind,
-                domain: Domain::from_label(label.as_deref().unwrap_or_default()),
-                label,
-                access: Access::of(&value(sys, &path)),
-                path,
-            });
+            ));
+        }
+        if chip == RAILS_CHIP {
+            for number in RAILS {
+                let current = format!("{directory}/curr{number}_input");
+                let voltage = format!("{directory}/in{number}_input");
+                if sys.exists(&current) && sys.exists(&voltage) {
+                    channels.push(channel(sys, &chip, current, Some(voltage), Kind::Power));
+                }
+            }
         }
     }
     Ok(channels)
+}
+
+/// The chip that measures rails by current and voltage, and its rails; other such files belong to sums of them.
+const RAILS_CHIP: &str = "ina3221";
+const RAILS: [u8; 3] = [1, 2, 3];
+
+fn channel(
+    sys: &SysRoot,
+    chip: &str,
+    path: String,
+    voltage: Option<String>,
+    kind: Kind,
+) -> Channel {
+    let named = voltage.as_deref().unwrap_or(&path);
+    let label = named
+        .strip_suffix("_input")
+        .and_then(|channel| text(sys, &format!("{channel}_label")));
+    let mut channel = Channel {
+        chip: chip.to_owned(),
+        kind,
+        domain: Domain::from_label(label.as_deref().unwrap_or_default()),
+        label,
+        access: Access::Absent,
+        path,
+        voltage,
+    };
+    channel.access = Access::of(&value(sys, &channel));
+    channel
 }
 
 fn text(sys: &SysRoot, path: &str) -> Option<String> {
@@ -93,8 +128,18 @@ fn kind(file: &str) -> Option<Kind> {
     numbered.then_some(kind)
 }
 
-fn value(sys: &SysRoot, path: &str) -> Result<Option<u64>> {
-    sys.value(path, "an energy in µJ or a power in µW, 0 or more")
+/// The channel's figure, µJ or µW; `None` when it is not there, or when current flows back into a rail.
+fn value(sys: &SysRoot, channel: &Channel) -> Result<Option<u64>> {
+    let Some(voltage) = &channel.voltage else {
+        let expected = "an energy in µJ or a power in µW, 0 or more";
+        return sys.value(&channel.path, expected);
+    };
+    let current_ma: Option<i64> = sys.value(&channel.path, "a current in mA")?;
+    let voltage_mv: Option<i64> = sys.value(voltage, "a voltage in mV")?;
+    let power_uw = current_ma
+        .zip(voltage_mv)
+        .and_then(|(current_ma, voltage_mv)| current_ma.checked_mul(voltage_mv));
+    Ok(power_uw.and_then(|power_uw| u64::try_from(power_uw).ok()))
 }
 
 /// Reads channels of the caller's choice.
@@ -131,7 +176,7 @@ impl EnergySource for Hwmon {
         let values: Vec<_> = self
             .channels
             .iter()
-            .map(|(channel, _)| value(&self.sys, &channel.path))
+            .map(|(channel, _)| value(&self.sys, channel))
             .collect::<Result<_>>()?;
         let readings = self.channels.iter_mut().zip(values);
         Ok(readings
@@ -212,6 +257,52 @@ mod tests {
     }
 
     #[test]
+    fn a_chip_without_power_channels_is_read_by_current_and_voltage() {
+        let machine = Machine::bare();
+        let chip = "sys/class/hwmon/hwmon0";
+        machine.file(&format!("{chip}/name"), "ina3221\n");
+        for (number, label) in [(1, "VDD_IN"), (2, "VDD_CPU_CV"), (3, "VDD_CPU")] {
+            machine
+                .file(&format!("{chip}/in{number}_label"), &format!("{label}\n"))
+                .file(&format!("{chip}/in{number}_input"), "19000\n")
+                .file(&format!("{chip}/curr{number}_input"), "250\n");
+        }
+        // the sum of the shunts is no rail
+        machine
+            .file(&format!("{chip}/in4_input"), "1\n")
+            .file(&format!("{chip}/curr4_input"), "1\n");
+        let channels = channels(&machine.sys()).unwrap();
+        let seen: Vec<_> = channels
+            .iter()
+            .map(|channel| (channel.name(), channel.kind, channel.domain.clone()))
+            .collect();
+        let other = Domain::Other("VDD_CPU_CV".to_owned());
+        assert_eq!(
+            seen,
+            [
+                ("ina3221/VDD_IN".to_owned(), Kind::Power, Domain::Platform),
+                ("ina3221/VDD_CPU_CV".to_owned(), Kind::Power, other),
+                ("ina3221/VDD_CPU".to_owned(), Kind::Power, Domain::Cores),
+            ]
+        );
+        machine.file(&format!("{chip}/curr2_input"), "-3\n");
+        let readings = all(&machine).sample(at_ms(0)).unwrap();
+        let powers: Vec<_> = readings.into_iter().map(|reading| reading.amount).collect();
+        let power = Amount::Power(Some(Microwatts::new(4_750_000)));
+        assert_eq!(powers, [power.clone(), Amount::Power(None), power]);
+    }
+
+    #[test]
+    fn current_and_voltage_of_other_chips_are_not_paired() {
+        let machine = Machine::bare();
+        machine
+            .file("sys/class/hwmon/hwmon0/name", "nct6775\n")
+            .file("sys/class/hwmon/hwmon0/in1_input", "792\n")
+            .file("sys/class/hwmon/hwmon0/curr1_input", "5\n");
+        assert_eq!(channels(&machine.sys()).unwrap(), []);
+    }
+
+    #[test]
     fn a_counter_that_falls_is_not_guessed_at() {
         let machine = Machine::bare();
         machine.channel("hwmon0", "scmi_sensors", "energy1", "socket", "1000");
@@ -254,15 +345,35 @@ mod tests {
         assert!(matches!(refused, Err(Error::Denied { .. })));
     }
 
+    /// Every hwmon directory below this one.
+    fn chips(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let number = name.strip_prefix("hwmon");
+                if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                    found.push(path.clone());
+                }
+                found.extend(chips(&path));
+            }
+        }
+        found
+    }
+
     #[test]
     fn the_collection_s_sensors_have_no_energy_channel() {
         let Some(collection) = collection() else {
             return; // the first test has such chips too
         };
-        for tree in ["procfs/fixtures", "node_exporter"] {
-            let channels = channels(&SysRoot::at(collection.join(tree))).unwrap();
-            assert_eq!(channels, [], "{tree}");
+        let machine = Machine::bare();
+        let chips = chips(&collection);
+        assert_eq!(chips.len(), 13);
+        for (number, chip) in chips.iter().enumerate() {
+            machine.link(&format!("{CLASS}/hwmon{number}"), chip);
         }
+        assert_eq!(channels(&machine.sys()).unwrap(), []);
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! for what ([`select()`]), and one reader per kind of meter behind [`EnergySource`] ([`open()`]).
 
 pub mod activity;
+pub mod agreement;
 pub mod battery;
 pub mod counter;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub mod probe;
 pub mod select;
 pub mod source;
 
+pub use agreement::Agreement;
 pub use open::open;
 pub use probe::{Facts, probe};
 pub use select::{Selection, select};

@@ -329,7 +329,7 @@ pub struct PerfEnergy {
 }
 
 /// The counters are refreshed about every millisecond (Intel SDM vol. 3B, "RAPL interfaces").
-const REFRESH: Nanos = Nanos::new(1_000_000);
+pub(super) const REFRESH: Nanos = Nanos::new(1_000_000);
 
 impl PerfEnergy {
     /// Opens the energy events of `pmu` on every CPU of its `cpumask`; `None` when it has no energy

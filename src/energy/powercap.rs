@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const CLASS: &str = "sys/class/powercap";
 
 /// RAPL refreshes its counters about every millisecond; SCMI firmware may take a hundred times longer.
-const REFRESH: Nanos = Nanos::new(100_000_000);
+pub(super) const REFRESH: Nanos = Nanos::new(100_000_000);
 
 /// One zone as the machine shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -231,17 +231,47 @@ fn the_collection_s_values_are_read_exactly() {
     let Some(collection) = collection() else {
         return; // the first test has the same values
     };
-    let sys = SysRoot::at(collection.join("node_exporter"));
-    let batteries = batteries(&sys).unwrap();
-    assert_eq!(batteries.len(), 1);
-    assert_eq!(batteries[0].name, "BAT0");
-    assert_eq!(batteries[0].state, State::Discharging);
-    let mut source = BatteryPower::open(&sys, &batteries[0]).unwrap();
-    let shown = std::fs::read_to_string(
-        collection.join("node_exporter/sys/class/power_supply/BAT0/power_now"),
-    );
-    let shown: u64 = shown.unwrap().trim().parse().unwrap();
-    assert_eq!(power_at(&mut source, 0), Some(shown));
+    const FIRMWARE: &str =
+        "procfs/fixtures/sys/devices/LNXSYSTM:00/LNXSYBUS:00/PNP0A08:00/device:00/PNP0C09:00";
+    let firmware = |device: &str| format!("{FIRMWARE}/{device}/power_supply");
+    let class = |tree: &str| format!("{tree}/sys/class/power_supply");
+    for (mains, battery, figures) in [
+        (
+            class("node_exporter"),
+            class("node_exporter"),
+            [5_002_000, 36_580_000, 11_660_000],
+        ),
+        (
+            firmware("ACPI0003:00"),
+            firmware("PNP0C0A:00"),
+            [4_830_000, 49_450_000, 12_229_000],
+        ),
+    ] {
+        // the collection has the devices but not always the class's links to them
+        let machine = Machine::bare();
+        for (directory, name) in [(mains, "AC"), (battery, "BAT0")] {
+            machine.link(
+                &format!("{CLASS}/{name}"),
+                &collection.join(directory).join(name),
+            );
+        }
+        let sys = machine.sys();
+        let batteries = batteries(&sys).unwrap();
+        assert_eq!(batteries.len(), 1);
+        assert_eq!(batteries[0].name, "BAT0");
+        assert_eq!(batteries[0].state, State::Discharging);
+        let supply = Supply {
+            sys: &sys,
+            name: "BAT0",
+        };
+        for (file, figure) in ["power_now", "energy_now", "voltage_now"]
+            .iter()
+            .zip(figures)
+        {
+            assert_eq!(supply.number(file).unwrap(), Some(figure), "{file}");
+        }
+        assert_eq!(power_at(&mut open(&machine), 0), Some(figures[0]));
+    }
 }
 
 proptest! {

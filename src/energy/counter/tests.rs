@@ -237,6 +237,30 @@ fn time_that_stands_still_or_runs_backwards_gives_no_difference() {
     assert_eq!(see(&mut counter, 31, 5), moved(1, 1, false));
 }
 
+/// What may befall a counter between two samples, besides counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Befalling {
+    Nothing,
+    /// The machine is suspended; the counter goes on.
+    Sleep,
+    /// The driver starts it again at 0.
+    Reset,
+    /// It is not there.
+    Absence,
+    /// The CPU that read it went offline; on another it is opened anew and counts from 0.
+    OtherCpu,
+}
+
+fn befalling() -> impl Strategy<Value = Befalling> {
+    prop_oneof![
+        6 => Just(Befalling::Nothing),
+        1 => Just(Befalling::Sleep),
+        1 => Just(Befalling::Reset),
+        1 => Just(Befalling::Absence),
+        1 => Just(Befalling::OtherCpu),
+    ]
+}
+
 proptest! {
     /// A true energy seen through a counter of any range, sampled within the safe period, comes
     /// out to the microjoule.
@@ -316,6 +340,76 @@ proptest! {
             }
         }
         prop_assert!(paid <= u64::try_from(climbed).unwrap());
+    }
+
+    /// A counter's whole life: it wraps, is reset by its driver, vanishes and returns, sleeps with the machine, and
+    /// is opened anew when the CPU that read it goes. Energy is told exactly wherever nothing happened, and never
+    /// as more than can have flowed; two quiet steps after whatever happened it is told again.
+    #[test]
+    fn whatever_befalls_a_counter_energy_is_exact_or_not_told(
+        range in proptest::sample::select(RANGES.to_vec()),
+        start in any::<u64>(),
+        steps in prop::collection::vec((1u64..20, 1u64..=1_000_000, befalling()), 1..60),
+    ) {
+        let modulus = u128::from(range) + 1;
+        let mut counter = Counter::new(limits(Some(range)));
+        let mut shown = u128::from(start) % modulus;
+        let (mut now_ns, mut unpaid, mut disturbed, mut quiet) = (0, 0, true, 0);
+        for (tenths, power_ppm, what) in steps {
+            let step_ns = tenths * SECOND / 10;
+            let flowed = (u128::from(step_ns) * u128::from(power_ppm) / 10_000_000_000).max(1);
+            now_ns += step_ns;
+            unpaid += flowed;
+            match what {
+                Befalling::Nothing | Befalling::Sleep => shown = (shown + flowed) % modulus,
+                Befalling::Reset => shown = flowed,
+                Befalling::Absence => {}
+                Befalling::OtherCpu => {
+                    counter = Counter::new(*counter.limits());
+                    shown = 0;
+                }
+            }
+            let value = (what != Befalling::Absence).then(|| Microjoules::new(u64::try_from(shown).unwrap()));
+            let resumed = what == Befalling::Sleep;
+            let outcome = counter.observe(value, Moment { at: Nanos::new(now_ns), resumed });
+            disturbed |= what != Befalling::Nothing;
+            quiet = if what == Befalling::Nothing { quiet + 1 } else { 0 };
+            match outcome {
+                Outcome::Moved { energy, elapsed, .. } => {
+                    let paid = u128::from(energy.get());
+                    let most = (u128::from(elapsed.get()) + 1_000_000) / 10;
+                    prop_assert!(paid <= most, "{paid} of at most {most}");
+                    prop_assert!(disturbed || paid == unpaid, "{paid} for {unpaid}");
+                    prop_assert_eq!(elapsed.get(), step_ns);
+                }
+                other => prop_assert!(quiet < 3, "{other:?} after {quiet} quiet steps"),
+            }
+            (unpaid, disturbed) = (0, false);
+        }
+    }
+
+    /// Each sample comes at the end of the safe period: no later one is needed to see every wrap.
+    #[test]
+    fn at_the_safe_period_and_full_power_every_wrap_is_seen(
+        range in proptest::sample::select(RANGES[..3].to_vec()),
+        start in any::<u64>(),
+        periods in 1u64..20,
+    ) {
+        let mut counter = Counter::new(limits(Some(range)));
+        let safe_ns = counter.limits().longest_safe_period().unwrap().get();
+        let modulus = u128::from(range) + 1;
+        let each = u128::from(safe_ns) / 10;
+        let mut truth = u128::from(start) % modulus;
+        let mut seen = 0;
+        for period in 0..=periods {
+            let value = Microjoules::new(u64::try_from(truth % modulus).unwrap());
+            let at = Nanos::new(period * safe_ns);
+            if let Outcome::Moved { energy, .. } = counter.observe(Some(value), Moment { at, resumed: false }) {
+                seen += u128::from(energy.get());
+            }
+            truth += each;
+        }
+        prop_assert_eq!(seen, each * u128::from(periods));
     }
 
     #[test]

@@ -266,6 +266,15 @@ fn the_collection_s_values_are_read_exactly() {
         );
         assert_eq!(energy("intel-rapl:0").get(), 240_422_366_267);
         assert_eq!(energy("intel-rapl:0:0").get(), 118_821_284_256);
+        for zone in &zones {
+            let shown = |file: &str| {
+                let path = collection.join(tree).join(CLASS).join(&zone.id);
+                let text = std::fs::read_to_string(path.join(file)).unwrap();
+                text.trim().to_owned()
+            };
+            assert_eq!(zone.name, shown("name"));
+            assert_eq!(energy(&zone.id).get().to_string(), shown("energy_uj"));
+        }
         let meters = meters(&zones, false);
         assert_eq!(meters.len(), zone_count, "{tree}");
         assert!(meters.iter().any(|meter| meter.domain == Domain::Cores));
