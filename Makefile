@@ -7,13 +7,14 @@ RELEASE := target/release
 # The scheduler replaces the kernel's, which takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run run-here run-lab lab-built test test-full bench-lab bench-lab-smoke bench-lisa bench-cost format
+.PHONY: help run run-here run-lab lab-built test test-full fuzz bench-lab bench-lab-smoke bench-lisa bench-cost format
 
 help:
 	@echo 'make run        schedule this machine; without sched_ext, the emulated lab machine'
 	@echo 'make run-lab    the lab machine in any case: MACHINE=, WORKLOAD=, SEEDS= choose another run'
 	@echo 'make test       everything that must pass'
 	@echo 'make test-full  that, and what needs more time or more downloads'
+	@echo 'make fuzz       every parser under ten million inputs: INPUTS= says how many'
 	@echo 'make bench-lab  energy of every scheduler, workload and machine: MACHINES=, WORKLOADS=, SCHEDULERS=, SEEDS='
 	@echo 'make bench-lab-smoke  a corner of that table, in five minutes'
 	@echo 'make bench-lisa judge seven behaviours of energy-aware scheduling in the lab, as LISA does: MACHINE='
@@ -49,6 +50,12 @@ test:
 test-full:
 	@packaging/debian-deps.sh build lab
 	@tests/run.sh tests/list tests/list-full
+
+# With the checks of a debug build, and the speed of a release.
+fuzz:
+	@packaging/debian-deps.sh build
+	@$(STEP) build-fuzz 'building what tries the parsers' cargo build --profile fuzz --package scx_joule --example fuzz
+	target/fuzz/examples/fuzz $(or $(INPUTS),10000000)
 
 # With the user's home and cargo, which builds the peers.
 bench-lab: lab-built
