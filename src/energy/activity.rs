@@ -1,12 +1,22 @@
 //! What the CPUs do, as the kernel tells anybody: /proc/stat, cpuidle and cpufreq's statistics. For looking on
-//! where our scheduler, whose own accounting is exact, does not run.
+//! where our scheduler, whose own accounting is exact, does not run. What people look at, hardware counters
+//! included, is [`Watch`]'s.
 //!
 //! Busy time is what is not idle: by cpuidle (µs) where there is a driver, else by /proc/stat (ticks of 10 ms).
 //! It is spread over OPPs as the clock's time was (cpufreq's `time_in_state`), or booked on the present
 //! clock where that is not kept. How busy CPUs overlapped is not told; they are taken as independent. Reading
 //! files wakes no parked CPU.
 
-use crate::error::{Error, Result};
+mod counters;
+mod feed;
+mod files;
+mod interval;
+
+pub use feed::Feed;
+pub use files::Graphics;
+pub use interval::{CpuInterval, Interval, PackageInterval, Places, StateInterval, Watch};
+
+use crate::error::Result;
 use crate::observation::{Activity, GroupActivity};
 use crate::sysroot::SysRoot;
 use crate::topology::{Group, Topology};
@@ -14,8 +24,7 @@ use crate::units::{KHz, Nanos};
 use num_traits::ToPrimitive;
 use std::collections::BTreeMap;
 
-const STAT: &str = "proc/stat";
-/// What /proc/stat counts in: USER_HZ, 100 on every architecture that sched_ext runs on.
+/// What cpufreq's statistics count in: USER_HZ, as /proc/stat.
 const TICK_NS: u64 = 10_000_000;
 const USEC_NS: u64 = 1000;
 
@@ -121,37 +130,17 @@ impl KernelActivity {
         })
     }
 
-    /// Idle time of every online CPU by /proc/stat: the fields idle and iowait (proc_stat(5)).
+    /// Idle time of every online CPU by /proc/stat.
     fn ticks(&self) -> Result<BTreeMap<usize, Idle>> {
-        let text = self.sys.text(STAT)?.unwrap_or_default();
-        let mut cpus = BTreeMap::new();
-        for (index, line) in text.lines().enumerate() {
-            let mut words = line.split_whitespace();
-            let Some(cpu) = words.next().and_then(|name| name.strip_prefix("cpu")) else {
-                continue;
+        let times = files::ticks(&self.sys)?.unwrap_or_default().into_iter();
+        let idle = |(cpu, time)| {
+            let idle = Idle {
+                time,
+                ..Idle::default()
             };
-            let Ok(cpu) = cpu.parse() else {
-                continue; // the sum over all CPUs
-            };
-            let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
-            let [_, _, _, idle, iowait, ..] = ticks.as_slice() else {
-                return Err(Error::Malformed {
-                    path: self.sys.path(STAT),
-                    line: index + 1,
-                    value: line.chars().take(60).collect(),
-                    expected: "at least five numbers after the CPU's name",
-                });
-            };
-            let time = Nanos::new(idle.saturating_add(*iowait).saturating_mul(TICK_NS));
-            cpus.insert(
-                cpu,
-                Idle {
-                    time,
-                    ..Idle::default()
-                },
-            );
-        }
-        Ok(cpus)
+            (cpu, idle)
+        };
+        Ok(times.map(idle).collect())
     }
 
     /// By cpuidle's `time` and `usage` (Documentation/admin-guide/pm/cpuidle.rst); `None` without a driver.
