@@ -1,8 +1,10 @@
 //! The command line, and nothing but the command line: no defaults that mean anything, no system.
 
 pub mod model;
+pub mod stat;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use std::path::PathBuf;
 
 const EXIT_CODES: &str = "Exit codes: 0 stopped as asked or check passed; 1 the scheduler failed or was \
 ejected (the kernel's default scheduler is back); 2 wrong command line, profile or file; 3 this \
@@ -45,6 +47,12 @@ pub enum Command {
     /// Keep one CPU busy: what `calibrate` starts.
     #[command(hide = true)]
     Busy(model::BusyArgs),
+    /// Show power, clocks, idle states, heat and what the scheduler does, as turbostat would.
+    ///
+    /// With a command, runs it, shows what it took on standard error and exits with its exit code.
+    Stat(stat::StatArgs),
+    /// Write energy and activity into a file, for `--dry-run --replay`.
+    Record(stat::RecordArgs),
 }
 
 /// Options of the scheduler itself.
@@ -66,6 +74,10 @@ pub struct RunArgs {
     /// Schedule nothing: measure, fit and print what would be decided, every second or --stats SECS.
     #[arg(long, group = "printing", conflicts_with_all = ["monitor", "no_steer", "slice_us", "exit_dump_len"])]
     pub dry_run: bool,
+
+    /// Take energy and activity from a recording (`scx_joule record`) instead of this machine.
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub replay: Option<PathBuf>,
 
     /// Print statistics every SECS seconds while scheduling.
     #[arg(long, value_name = "SECS", value_parser = interval, group = "printing")]

@@ -10,6 +10,7 @@ pub(crate) mod control;
 pub mod dry_run;
 pub(crate) mod machine;
 mod meters;
+pub mod record;
 
 use crate::config::Config;
 use crate::knobs;

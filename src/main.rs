@@ -5,10 +5,11 @@ use clap::Parser;
 use crossbeam_channel::{Receiver, bounded};
 use scx_joule::calibrate::{self, Ending};
 use scx_joule::cli::model::CalibrateArgs;
+use scx_joule::cli::stat::RecordArgs;
 use scx_joule::cli::{Cli, Command, RunArgs};
 use scx_joule::config::{self, Config};
 use scx_joule::error::Error;
-use scx_joule::observe::{check, model};
+use scx_joule::observe::{check, model, stat};
 use scx_joule::sysroot::SysRoot;
 use scx_joule::{daemon, stats};
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
             Err(error) => Ok(fail(USAGE, &format!("{error:#}"))),
         },
         Some(Command::Busy(args)) => calibrate::load::busy(&args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Stat(args)) => stat::run(&sys, &args),
+        Some(Command::Record(args)) => record(&args, &sys),
         None => run(&cli.run, &sys),
     };
     outcome.unwrap_or_else(|error| fail(FAILED, &format!("{error:#}")))
@@ -68,7 +71,10 @@ fn run(args: &RunArgs, sys: &SysRoot) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.dry_run {
-        daemon::dry_run::run(&config, sys, &stop)?;
+        match &args.replay {
+            Some(path) => daemon::dry_run::replay(&config, path, &stop)?,
+            None => daemon::dry_run::run(&config, sys, &stop)?,
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let obstacles = check::check(sys).obstacles();
@@ -94,6 +100,15 @@ fn calibrate(args: &CalibrateArgs, sys: &SysRoot) -> Result<ExitCode> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Writes a recording.
+fn record(args: &RecordArgs, sys: &SysRoot) -> Result<ExitCode> {
+    let interval = args.interval.map(Duration::from_secs_f64);
+    let interval = interval.unwrap_or(daemon::record::INTERVAL);
+    let stop = stop_on_signal()?;
+    daemon::record::run(sys, &args.file, interval, args.num_iterations, &stop)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A channel that receives when the user or the system wants the program to stop.

@@ -100,7 +100,7 @@ pub struct Observation {
 
 /// What one group of CPUs did since the scheduler started. Index 0 of `active` and `busy` is the lowest
 /// OPP.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupActivity {
     /// Time with at least one busy CPU, per OPP.
     pub active: Vec<Nanos>,
@@ -115,7 +115,7 @@ pub struct GroupActivity {
 }
 
 /// A reading of all groups at one instant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
     /// The instant, by the scheduler's clock.
     pub at: Nanos,

@@ -89,6 +89,12 @@ pub struct Stats {
     #[stat(desc = "power that the model expected for it, W; below 0: unknown")]
     pub model_w: f64,
     /// See the description.
+    #[stat(
+        desc = "power that the model expected of each group of CPUs for it, above deepest idle, W",
+        _om_skip
+    )]
+    pub groups_w: Vec<f64>,
+    /// See the description.
     #[stat(desc = "mean error of the model over recent samples, %; below 0: unknown")]
     pub model_error_pct: f64,
     /// See the description.
@@ -121,6 +127,7 @@ impl Default for Stats {
             meter_faults: 0,
             measured_w: UNKNOWN,
             model_w: UNKNOWN,
+            groups_w: Vec::new(),
             model_error_pct: UNKNOWN,
             confidence: 0.0,
             classes: BTreeMap::new(),

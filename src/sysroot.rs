@@ -149,7 +149,7 @@ impl SysRoot {
 const MAX_CPU: usize = 8191;
 
 /// `0-3,8` → `[0, 1, 2, 3, 8]`; `None` for anything that is not an ascending kernel CPU list.
-fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
+pub fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
     let mut cpus: Vec<usize> = Vec::new();
     for range in text.split(',').filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

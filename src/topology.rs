@@ -40,7 +40,7 @@ mod read;
 use crate::error::Result;
 use crate::sysroot::SysRoot;
 use crate::units::{Capacity, KHz};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -81,7 +81,7 @@ pub struct Cpu {
 }
 
 /// What the machine says of one online CPU. `None` is "does not say".
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuFacts {
     /// The kernel's number of it.
     pub id: usize,
@@ -110,7 +110,7 @@ pub struct CpuFacts {
 }
 
 /// The kind of a core, where the machine tells kinds apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CoreType {
     /// arm64: fields of MIDR_EL1 (Arm ARM D19.2). Variant and revision are left out: a stepping is
@@ -138,7 +138,7 @@ impl fmt::Display for CoreType {
 }
 
 /// A cpufreq policy: CPUs behind one clock and the frequencies it can take.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// CPUs behind the clock, offline ones too, ascending.
     pub cpus: Vec<usize>,
@@ -256,6 +256,13 @@ impl Topology {
     pub fn read(sys: &SysRoot) -> Result<Self> {
         let (possible, cpus) = read::facts(sys)?;
         Ok(Self::relate(possible, cpus))
+    }
+
+    /// The relations of CPUs that are known already, as from a recording; `facts` in any order.
+    pub fn of(possible: Vec<usize>, mut facts: Vec<CpuFacts>) -> Self {
+        facts.sort_by_key(|cpu| cpu.id);
+        facts.dedup_by_key(|cpu| cpu.id);
+        Self::relate(possible, facts)
     }
 
     /// A machine made of clusters, for tests and for replaying recordings. A cluster with OPPs is one

@@ -3,20 +3,24 @@
 //! [`Control`] owns the meters and the model and is told the time; what runs when, and where the tables
 //! go, is the daemon's business.
 
-use super::machine::{model_of, shape_of};
+use super::machine::{model_of, prior_by, shape_of};
 use super::meters::{MeterSet, Taken};
 use crate::energy::Moment;
+use crate::energy::record::Machine;
+use crate::energy::replay::Replay;
+use crate::energy::select::Source;
 use crate::model::cost::ClassLoad;
 use crate::model::steer::{Bursts, DEFAULT_BUDGET, probe};
 use crate::model::{ClassShape, Model, Shape, Verdict};
 use crate::observation::{
-    Activity, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation, Probe,
+    Activity, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation, OppCost,
+    Probe,
 };
 use crate::stats::{ClassStats, Stats, UNKNOWN};
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
 use crate::units::{KHz, Nanos};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use log::{debug, info, trace};
 use num_traits::ToPrimitive;
 use std::path::Path;
@@ -55,6 +59,7 @@ struct View {
     samples: u64,
     measured_w: f64,
     model_w: f64,
+    groups_w: Vec<f64>,
     error_pct: f64,
     generation: u64,
 }
@@ -68,7 +73,31 @@ impl Control {
     pub fn new(sys: &SysRoot, topology: &Topology, state: Option<&Path>) -> Result<Self> {
         let shape = shape_of(topology);
         let model = model_of(sys, topology, &shape, state).context("starting the energy model")?;
-        Ok(Self {
+        Ok(Self::with(topology, shape, model, MeterSet::open(sys)))
+    }
+
+    /// Starts as it would have on the machine of a recording, whose meters speak in place of this machine's.
+    ///
+    /// # Errors
+    /// When the model cannot hold that machine's shape, or its samples do not have it.
+    pub fn replayed(machine: &Machine, meters: Replay) -> Result<Self> {
+        let topology = machine.topology();
+        let shape = shape_of(&topology);
+        let prior = prior_by(&machine.energy_model, &topology, &shape);
+        let model = Model::new(shape.clone(), &prior).context("starting the energy model")?;
+        let source = machine.sources.first().copied();
+        let meters = MeterSet::replayed(source.unwrap_or(Source::PerfPower), meters);
+        let control = Self::with(&topology, shape, model, meters);
+        match control.frequencies() == machine.opps {
+            true => Ok(control),
+            false => {
+                bail!("the recording's samples are of other operating points than its machine")
+            }
+        }
+    }
+
+    fn with(topology: &Topology, shape: Shape, model: Model, meters: MeterSet) -> Self {
+        Self {
             group_class: topology.groups.iter().map(|group| group.class).collect(),
             class_cpus: shape
                 .classes
@@ -78,17 +107,18 @@ impl Control {
             shape,
             model,
             bursts: Bursts::default(),
-            meters: MeterSet::open(sys),
+            meters,
             earlier: None,
             loads: Vec::new(),
             view: View {
                 samples: 0,
                 measured_w: UNKNOWN,
                 model_w: UNKNOWN,
+                groups_w: Vec::new(),
                 error_pct: UNKNOWN,
                 generation: 0,
             },
-        })
+        }
     }
 
     /// Whether anything measures energy; without, there is nothing to loop for.
@@ -141,6 +171,7 @@ impl Control {
             Taken::Pending | Taken::Lost => None,
         };
         let (_, earlier) = self.earlier.replace((now.at, activity.clone()))?;
+        self.view.groups_w = self.groups_w(&earlier, &activity);
         let meters = meters.filter(|_| !now.resumed)?;
         self.observe(&earlier, &activity, meters)
     }
@@ -175,6 +206,7 @@ impl Control {
         stats.meter_faults = self.meters.faults();
         stats.measured_w = self.view.measured_w;
         stats.model_w = self.view.model_w;
+        stats.groups_w = self.view.groups_w.clone();
         stats.model_error_pct = self.view.error_pct;
         stats.confidence = confidence.iter().sum::<f64>() / classes;
         stats.generation = self.view.generation;
@@ -190,6 +222,32 @@ impl Control {
             };
             stats.classes.insert(class, class_stats);
         }
+    }
+
+    /// Power that the model expects of each group above deepest idle, W: what its busy CPUs and its shared part
+    /// cost at the OPPs they were at.
+    fn groups_w(&mut self, from: &Activity, to: &Activity) -> Vec<f64> {
+        let duration = to.at.checked_sub(from.at).and_then(|it| it.get().to_f64());
+        let table = self.model.cost_table();
+        let of_group = |((from, to), class): ((&GroupActivity, &GroupActivity), &usize)| {
+            let opps = &table.classes.get(*class)?.opps;
+            let spent = |from: &[Nanos], to: &[Nanos], uw: fn(&OppCost) -> u32| {
+                let times = from.iter().zip(to).zip(opps);
+                let energy = times.map(|((from, to), opp)| {
+                    Some(to.checked_sub(*from)?.get().to_f64()? * f64::from(uw(opp)))
+                });
+                energy.sum::<Option<f64>>()
+            };
+            let busy = spent(&from.busy, &to.busy, |opp| opp.busy_uw)?;
+            let shared = spent(&from.active, &to.active, |opp| opp.shared_uw)?;
+            let duration = duration.filter(|duration| *duration > 0.0)?;
+            Some((busy + shared) / duration / 1e6)
+        };
+        let groups = from.groups.iter().zip(&to.groups);
+        groups
+            .zip(&self.group_class)
+            .map(|group| of_group(group).unwrap_or(UNKNOWN))
+            .collect()
     }
 
     /// What happened between two readings of the groups.

@@ -2,9 +2,11 @@
 //! anybody (`--dry-run`). Needs an energy counter, but neither sched_ext nor the scheduler's place.
 
 use super::clock::Clock;
-use super::control::Control;
+use super::control::{Control, Decision};
 use crate::config::Config;
 use crate::energy::activity::KernelActivity;
+use crate::energy::record::{Frame, Machine, Reader, Sample};
+use crate::energy::replay::Replay;
 use crate::model::cost::{ClassLoad, marginal_cost};
 use crate::observation::CostTable;
 use crate::stats::Stats;
@@ -12,7 +14,9 @@ use crate::sysroot::SysRoot;
 use crate::topology::Topology;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, select, tick};
+use log::warn;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 const ONLINE: &str = "sys/devices/system/cpu/online";
@@ -53,19 +57,77 @@ fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> 
         }
         let now = clock.moment();
         let decision = control.turn(activity.sample(now.at)?, now);
-        let mut stats = Stats::default();
-        control.describe(&mut stats);
-        let mut out = std::io::stdout().lock();
-        if config.json {
-            writeln!(out, "{}", serde_json::to_string(&stats)?)?;
-            continue;
-        }
-        let choice = match control.loads() {
-            [] => "nothing to learn from yet".to_owned(),
-            loads => choice(&decision.table, loads, &prior),
-        };
-        writeln!(out, "{} | {choice}", stats.power())?;
+        show(config, &control, &decision, &prior)?;
     }
+}
+
+/// Does with a recording what was or would have been done on its machine: no clock, no meters of this one.
+///
+/// # Errors
+/// When the file is no recording or is damaged, once what is whole of it has been replayed; when standard output is
+/// gone.
+pub fn replay(config: &Config, path: &Path, stop: &Receiver<()>) -> Result<()> {
+    let mut reader = Reader::open(path)?;
+    let mut session: Option<(Machine, Vec<Sample>)> = None;
+    loop {
+        // What is whole is replayed before the damage behind it is told.
+        let frame = reader.next();
+        match frame {
+            Ok(Some(Frame::Sample(sample))) => match &mut session {
+                Some((_, samples)) => samples.push(sample),
+                None => bail!("{}: a sample comes before its machine", path.display()),
+            },
+            Ok(Some(Frame::Machine(machine))) => {
+                if let Some((machine, samples)) = session.replace((machine, Vec::new())) {
+                    replay_session(config, path, &machine, &samples, stop)?;
+                }
+            }
+            Ok(None) | Err(_) => {
+                if let Some((machine, samples)) = session.take() {
+                    replay_session(config, path, &machine, &samples, stop)?;
+                }
+                if let Some(bytes) = reader.rest() {
+                    warn!("{}: the last {bytes} bytes are cut off", path.display());
+                }
+                return frame.map(drop).map_err(Into::into);
+            }
+        }
+    }
+}
+
+fn replay_session(
+    config: &Config,
+    path: &Path,
+    machine: &Machine,
+    samples: &[Sample],
+    stop: &Receiver<()>,
+) -> Result<()> {
+    let meters = Replay::new(path, samples.iter().cloned());
+    let mut control = Control::replayed(machine, meters)?;
+    let prior = control.costs();
+    for sample in samples {
+        if !stop.is_empty() {
+            return Ok(());
+        }
+        let decision = control.turn(sample.activity.clone(), sample.moment());
+        show(config, &control, &decision, &prior)?;
+    }
+    Ok(())
+}
+
+/// Prints a line of what is known and would be decided.
+fn show(config: &Config, control: &Control, decision: &Decision, prior: &CostTable) -> Result<()> {
+    let mut stats = Stats::default();
+    control.describe(&mut stats);
+    let mut out = std::io::stdout().lock();
+    if config.json {
+        return Ok(writeln!(out, "{}", serde_json::to_string(&stats)?)?);
+    }
+    let choice = match control.loads() {
+        [] => "nothing to learn from yet".to_owned(),
+        loads => choice(&decision.table, loads, prior),
+    };
+    Ok(writeln!(out, "{} | {choice}", stats.power())?)
 }
 
 /// Where one more task would go by what has been learnt, and where by the prior.

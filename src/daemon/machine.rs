@@ -101,10 +101,15 @@ pub fn prior_of(sys: &SysRoot, topology: &Topology, shape: &Shape) -> Prior {
             Vec::new()
         }
     };
+    prior_by(&domains, topology, shape)
+}
+
+/// The same by an Energy Model that is known already.
+pub(super) fn prior_by(domains: &[PerfDomain], topology: &Topology, shape: &Shape) -> Prior {
     let mut real: Option<Vec<Vec<Microwatts>>> = Some(Vec::new());
     let mut relative: Vec<Vec<u64>> = Vec::new();
     for (class, shape) in topology.classes.iter().zip(&shape.classes) {
-        let Some(powers) = powers_of(&domains, class, shape) else {
+        let Some(powers) = powers_of(domains, class, shape) else {
             return Prior::Capacities;
         };
         let watts = powers.iter().map(|power| match power {

@@ -5,6 +5,7 @@
 //! recover; where none is left at all they are looked for again.
 
 use crate::energy::counter::{Cause, Outcome};
+use crate::energy::replay::Replay;
 use crate::energy::select::{Purpose, Selection, Source, State};
 use crate::energy::source::{Amount, total};
 use crate::energy::{self, Domain, EnergySource, Moment, Reading};
@@ -41,6 +42,8 @@ pub(super) struct MeterSet {
     silent_since: Option<Nanos>,
     /// Whether a complaint stands.
     complained: bool,
+    /// Whether these meters stay, as those of a recording do.
+    fixed: bool,
     /// When each kind of complaint was made last.
     told: BTreeMap<String, Nanos>,
     faults: u64,
@@ -55,11 +58,26 @@ impl MeterSet {
             shunned: Vec::new(),
             silent_since: None,
             complained: false,
+            fixed: false,
             told: BTreeMap::new(),
             faults: 0,
         };
         set.choose(&[], "the best that there is");
         set
+    }
+
+    /// The meters of a recording, in place of the machine's.
+    pub fn replayed(source: Source, meters: Replay) -> Self {
+        Self {
+            sys: SysRoot::host(),
+            meters: vec![(source, Box::new(meters))],
+            shunned: Vec::new(),
+            silent_since: None,
+            complained: false,
+            fixed: true,
+            told: BTreeMap::new(),
+            faults: 0,
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -131,6 +149,9 @@ impl MeterSet {
         }
         if sound {
             self.silent_since = None;
+            return;
+        }
+        if self.fixed {
             return;
         }
         let since = *self.silent_since.get_or_insert(at);

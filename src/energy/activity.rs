@@ -13,7 +13,7 @@ mod files;
 mod interval;
 
 pub use feed::Feed;
-pub use files::Graphics;
+pub use files::{Graphics, idle_states};
 pub use interval::{CpuInterval, Interval, PackageInterval, Places, StateInterval, Watch};
 
 use crate::error::Result;

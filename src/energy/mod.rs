@@ -4,6 +4,7 @@
 pub mod activity;
 pub mod agreement;
 pub mod battery;
+pub mod clock;
 pub mod counter;
 #[cfg(test)]
 mod fixture;
@@ -13,10 +14,13 @@ pub mod open;
 pub mod perf;
 pub mod powercap;
 pub mod probe;
+pub mod record;
+pub mod replay;
 pub mod select;
 pub mod source;
 
 pub use agreement::Agreement;
+pub use clock::Clock;
 pub use open::open;
 pub use probe::{Facts, probe};
 pub use select::{Selection, select};

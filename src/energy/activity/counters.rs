@@ -93,6 +93,18 @@ impl Counters {
         self.units.iter().any(own)
     }
 
+    /// Whether this event of this feed (any, where none is named) is counted somewhere.
+    pub fn counts(&self, feed: Feed, event: &str) -> bool {
+        let of = |unit: &Unit| {
+            let mut names = unit
+                .names
+                .iter()
+                .map(|name| name.trim_end_matches(RESIDENCY));
+            unit.feed == feed && (event.is_empty() || names.any(|name| name == event))
+        };
+        self.units.iter().any(of)
+    }
+
     /// What was gained, but not where `spare` wants a feed's CPU left alone. When CPUs have gone on- or offline all
     /// begin anew, and gain nothing this time.
     pub fn read(&mut self, spare: impl Fn(Feed, usize) -> bool) -> Gains {

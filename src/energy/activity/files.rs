@@ -273,9 +273,12 @@ pub(super) fn ticks(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Nanos>>> {
     Ok(Some(cpus))
 }
 
+/// All interrupts, and the unmaskable among them.
+type Interrupts = (u64, Option<u64>);
+
 /// Interrupts of every CPU, and the unmaskable among them where the machine counts those. Lines without a
 /// number for each CPU (ERR, MIS) belong to none.
-fn interrupts(sys: &SysRoot) -> Result<Option<BTreeMap<usize, (u64, Option<u64>)>>> {
+fn interrupts(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Interrupts>>> {
     const INTERRUPTS: &str = "proc/interrupts";
     let Some(text) = sys.text(INTERRUPTS)? else {
         return Ok(None);
@@ -290,8 +293,7 @@ fn interrupts(sys: &SysRoot) -> Result<Option<BTreeMap<usize, (u64, Option<u64>)
         let expected = "a line of CPUs such as CPU0 CPU1";
         return Err(malformed(sys, INTERRUPTS, 0, head, expected));
     };
-    let mut sums: BTreeMap<usize, (u64, Option<u64>)> =
-        cpus.iter().map(|cpu| (*cpu, (0, None))).collect();
+    let mut sums: BTreeMap<usize, Interrupts> = cpus.iter().map(|cpu| (*cpu, (0, None))).collect();
     for line in lines {
         let Some((name, counts)) = line.split_once(':') else {
             continue;
@@ -337,6 +339,21 @@ fn run_delays(sys: &SysRoot) -> Result<Option<BTreeMap<usize, (Nanos, u64)>>> {
     Ok(Some(cpus))
 }
 
+/// Names of the idle states of the online CPUs, in the order of their depth; what cannot be read has none.
+pub fn idle_states(sys: &SysRoot) -> Vec<String> {
+    let online = sys.cpu_list(format!("{CPUS}/online")).ok().flatten();
+    let mut names: Vec<String> = Vec::new();
+    for cpu in online.unwrap_or_default() {
+        let own = state_names(sys, &format!("{CPUS}/cpu{cpu}")).ok().flatten();
+        for name in own.unwrap_or_default() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
 /// `None` where the CPU has no cpuidle driver.
 fn state_names(sys: &SysRoot, cpu: &str) -> Result<Option<Vec<String>>> {
     let mut names = Vec::new();
@@ -371,11 +388,14 @@ fn states(
     Ok(Some(states))
 }
 
+/// A sensor's package, and core unless it is the package's.
+type Sensor = (u32, Option<u32>);
+
 /// Every sensor that may be asked: coretemp labels cores and packages, k10temp knows one package.
 fn temperatures(
     sys: &SysRoot,
     may_ask: &impl Fn(u32, Option<u32>) -> bool,
-) -> Result<Option<BTreeMap<(u32, Option<u32>), f64>>> {
+) -> Result<Option<BTreeMap<Sensor, f64>>> {
     const HWMON: &str = "sys/class/hwmon";
     let mut found = BTreeMap::new();
     let mut sensors = 0;

@@ -143,6 +143,11 @@ impl Watch {
         all.map(|(feed, why)| (*feed, why.clone())).collect()
     }
 
+    /// Whether perf counts this event of this feed (any, where none is named) on some CPU.
+    pub fn counts(&self, feed: Feed, event: &str) -> bool {
+        self.counters.counts(feed, event)
+    }
+
     /// What happened since the look before; `None` the first time. `now` is of a clock that stands still while the
     /// machine is suspended, `over` whether what happened before must be left out, as after a suspend.
     pub fn look(&mut self, now: Nanos, over: bool) -> Option<Interval> {

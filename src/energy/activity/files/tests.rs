@@ -161,6 +161,7 @@ fn graphics_of_either_driver_uncore_and_low_power_idle_are_read() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
     #[test]
     fn no_text_breaks_a_reader(
         stat in "(cpu[0-9]{1,3}( [0-9a-z]{0,20}){0,9}\n){0,4}",
