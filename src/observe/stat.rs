@@ -13,7 +13,7 @@ mod selection;
 mod view;
 
 use crate::cli::stat::{Format, StatArgs};
-use crate::energy::activity::{self, Feed, Watch};
+use crate::energy::activity::{self, Feed, Interval, Places, Watch};
 use crate::energy::{Clock, Moment};
 use crate::error::Error;
 use crate::sysroot::SysRoot;
@@ -186,6 +186,7 @@ fn signals() -> Result<Receiver<i32>> {
 
 /// Everything that is looked at.
 struct Observer {
+    sys: SysRoot,
     selection: Selection,
     rows: Vec<Row>,
     places: BTreeMap<usize, Place>,
@@ -223,14 +224,11 @@ impl Observer {
             feeds.insert(Feed::Clock); // residencies count in its ticks
         }
         let places = view::places(sys, topology);
-        let cores = places.iter().filter_map(|(cpu, place)| {
-            let place = place.package.zip(place.core)?;
-            Some((*cpu, place))
-        });
         let metered = sources.iter().any(|it| matches!(it, Source::Meter(_)));
         let scheduled = sources.contains(&Source::Scheduler) && sys.is_host();
         Self {
-            watch: Watch::open(sys, &feeds, cores.collect()),
+            sys: sys.clone(),
+            watch: Watch::open(sys, &feeds, cores(&places)),
             meters: if metered {
                 Meters::open(sys)
             } else {
@@ -295,6 +293,7 @@ impl Observer {
             self.tell("the machine slept: this interval is left out");
         }
         let interval = interval?;
+        self.follow(&interval);
         let time_of_day = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
         let view = View {
             interval: &interval,
@@ -326,6 +325,23 @@ impl Observer {
         };
         self.heads = Some(heads);
         Some(table)
+    }
+
+    /// Describes the machine afresh when other CPUs are online than the rows are about. Where that fails, the rows of
+    /// CPUs that have gone stay, and have no figures.
+    fn follow(&mut self, interval: &Interval) {
+        let known = self.rows.first().map(|row| row.cpus.iter());
+        if known.is_some_and(|known| known.eq(interval.cpus.keys())) {
+            return;
+        }
+        let Ok(topology) = Topology::read(&self.sys) else {
+            return;
+        };
+        if let Ok(rows) = self.selection.rows(view::rows(&topology), &topology) {
+            self.rows = rows;
+            self.places = view::places(&self.sys, &topology);
+            self.watch.move_to(cores(&self.places));
+        }
     }
 
     /// The columns that can have figures, or were asked for by name; the others are told, each reason once.
@@ -387,6 +403,12 @@ impl Observer {
     }
 }
 
+/// Package and core of each CPU that has both.
+fn cores(places: &BTreeMap<usize, Place>) -> Places {
+    let place = |(cpu, place): (&usize, &Place)| Some((*cpu, place.package.zip(place.core)?));
+    places.iter().filter_map(place).collect()
+}
+
 impl Head {
     fn cell(&self, view: &View, row: &Row) -> view::Value {
         match self.column.read {
@@ -395,3 +417,6 @@ impl Head {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

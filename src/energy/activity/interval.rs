@@ -136,6 +136,11 @@ impl Watch {
         }
     }
 
+    /// Takes note of where the CPUs are that are online now.
+    pub fn move_to(&mut self, places: Places) {
+        self.places = places;
+    }
+
     /// Why feeds are not, or not wholly, there.
     pub fn missing(&self) -> BTreeMap<Feed, String> {
         let (files, counters) = (self.files.missing(), self.counters.missing());
