@@ -7,7 +7,7 @@ RELEASE := target/release
 # The scheduler replaces the kernel's, which takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run run-here run-lab lab-built test test-full fuzz bench-lab bench-lab-smoke bench-lisa bench-cost format
+.PHONY: help run run-here run-lab lab-built test test-full fuzz bench-lab bench-lab-smoke bench-lisa bench-cost bench-model format
 
 help:
 	@echo 'make run        schedule this machine; without sched_ext, the emulated lab machine'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench-lab-smoke  a corner of that table, in five minutes'
 	@echo 'make bench-lisa judge seven behaviours of energy-aware scheduling in the lab, as LISA does: MACHINE='
 	@echo 'make bench-cost what a wake-up costs under scx_joule and its peers, in instructions'
+	@echo 'make bench-model how well the energy model learns synthetic machines: FOLDER= of machine files, SEEDS='
 	@echo 'make format     format Rust and BPF sources'
 
 run:
@@ -73,6 +74,11 @@ bench-lisa: lab-built
 # Not as root: cargo, which builds the peers, is the user's.
 bench-cost: lab-built
 	$(RELEASE)/lab cost
+
+bench-model:
+	@packaging/debian-deps.sh build
+	@$(STEP) build-bench-model 'building the model and its bench' cargo build --release --example bench_model
+	nice -n 5 $(RELEASE)/examples/bench_model $(FOLDER) $(if $(SEEDS),--seeds $(SEEDS))
 
 format:
 	cargo fmt --all

@@ -352,7 +352,7 @@ impl Channel {
     }
 
     /// How much of the noise's variance is disturbance rather than white.
-    fn disturbance(&self) -> f64 {
+    pub fn disturbance(&self) -> f64 {
         (self.lagged / self.spread).clamp(0.0, MAX_SHARE)
     }
 

@@ -9,6 +9,7 @@
 mod belief;
 mod change;
 pub mod cost;
+mod estimate;
 pub mod evidence;
 mod features;
 pub mod file;
@@ -18,13 +19,14 @@ pub mod steer;
 
 pub use belief::Belief;
 pub use change::Change;
+pub use estimate::{Difference, Estimate, Prediction};
 pub use features::{ClassShape, Meter, OppShape, Refusal, Shape};
 pub use power::{ClassPower, PowerModel, Prior, default_curve};
 
 use crate::observation::{CostTable, Observation};
 use crate::units::Nanos;
 use change::{Channel, Outcome};
-use cost::Publisher;
+use cost::{ClassLoad, Publisher, placement};
 use features::{Row, Terms};
 use fit::Filter;
 
@@ -41,27 +43,6 @@ pub enum Verdict {
     Changed(Change),
     /// Refused; nothing was changed.
     Rejected(Refusal),
-}
-
-/// A power with its standard deviation, µW.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Estimate {
-    /// Most probable value, at least 0.
-    pub uw: f64,
-    /// Standard deviation.
-    pub sigma_uw: f64,
-    /// Whether measurements, rather than the prior, decide the value: they took away at least half of the
-    /// prior's variance.
-    pub identified: bool,
-}
-
-/// The power that a meter should show.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Prediction {
-    /// Expected power, µW.
-    pub uw: f64,
-    /// Standard deviation of the meter's reading around it, µW.
-    pub sigma_uw: f64,
 }
 
 /// The fitted model of one machine.
@@ -220,13 +201,35 @@ impl Model {
         let meter = self.meter().unwrap_or(Meter::Package);
         let row = self.terms.row(observation, meter)?;
         let watts = fit::dot(&row, &self.filter.estimate()).max(0.0);
-        let noise = self
-            .channels
-            .get(meter.index())
-            .map_or(0.0, |c| c.noise_at(watts));
+        let channel = self.channels.get(meter.index());
+        let noise = channel.map_or(0.0, |c| c.noise_at(watts)).powi(2);
+        let disturbance = channel.map_or(0.0, Channel::disturbance) * noise;
+        let doubt = self.filter.variance_of(&row);
         Ok(Prediction {
             uw: watts * 1e6,
-            sigma_uw: (self.filter.variance_of(&row) + noise.powi(2)).sqrt() * 1e6,
+            sigma_uw: (doubt + noise).sqrt() * 1e6,
+            power_sigma_uw: (doubt + disturbance).sqrt() * 1e6,
+        })
+    }
+
+    /// By how much a task of utilisation `util` (capacity units) costs more on class `a` than on class `b`
+    /// over [`cost::HORIZON_NS`]; `None` where it does not fit or there is no such class.
+    pub fn cost_difference(
+        &self,
+        loads: &[ClassLoad],
+        util: f64,
+        a: usize,
+        b: usize,
+    ) -> Option<Difference> {
+        let row = |k: usize| {
+            let shape = self.terms.shape.classes.get(k)?;
+            let caps = shape.opps.iter().map(|opp| f64::from(opp.cap.get()));
+            Some(placement(caps, loads.get(k)?, util)?.row(self.terms.classes.get(k)?))
+        };
+        let row = row(a)?.minus(1.0, &row(b)?);
+        Some(Difference {
+            nj: fit::dot(&row, &self.filter.estimate()) * 1e9,
+            sigma_nj: self.filter.variance_of(&row).sqrt() * 1e9,
         })
     }
 
@@ -260,9 +263,13 @@ impl Model {
                 row.push(shared + 1, *drive);
             }
             let variance = self.filter.variance_of(&row);
+            let watts = fit::dot(&row, &parameters);
+            let (low, high) = estimate::interval(watts, variance.sqrt());
             let estimate = Estimate {
-                uw: fit::dot(&row, &parameters) * 1e6,
+                uw: watts * 1e6,
                 sigma_uw: variance.sqrt() * 1e6,
+                low_uw: low * 1e6,
+                high_uw: high * 1e6,
                 identified: variance < 0.5 * self.filter.prior_variance_of(&row),
             };
             (*shape, estimate)

@@ -1,7 +1,8 @@
 //! What the model does when the machine, or something else on the rail, changes.
 
-use crate::machine::{Machine, TrueClass, tables};
+use crate::machine::Machine;
 use crate::score::{count, kernel_em, quantile, train};
+use crate::soc::{TrueClass, tables};
 use scx_joule::model::{Model, Verdict};
 use scx_joule::observation::{ClassCost, CostTable, Observation};
 use scx_joule::units::Microjoules;
@@ -21,7 +22,7 @@ fn runs() -> Vec<Run> {
     let mut runs = Vec::new();
     for path in tables() {
         for seed in 0..SEEDS {
-            let mut machine = Machine::load(&path, seed);
+            let mut machine = Machine::load(&path, seed).unwrap();
             let mut model = Model::new(machine.shape(), &kernel_em(&machine, seed)).unwrap();
             train(&mut model, &mut machine, 120 * SECOND);
             let name = format!("{}/{seed}", path.file_stem().unwrap().to_string_lossy());
@@ -40,7 +41,9 @@ fn error(run: &Run, k: usize, known: &[usize]) -> f64 {
     let class = &run.machine.classes[k];
     let curve = run.model.curve(k);
     let errors: Vec<f64> = (known.iter())
-        .map(|&i| (curve[i].1.uw * 1e-6 / (class.busy[i] + class.shared[i]) - 1.0).abs())
+        .map(|&i| {
+            (curve[i].1.uw * 1e-6 / (run.machine.busy_now(k, i) + class.shared[i]) - 1.0).abs()
+        })
         .collect();
     quantile(&errors, 0.5)
 }

@@ -1,7 +1,9 @@
 //! A synthetic machine whose true costs are known: a measured table of busy power, with shared power, two
-//! idle depths and wake-ups added, tasks of differing activity, and a wandering load beside the CPUs.
+//! idle depths and wake-ups added, tasks of differing activity, leakage that grows with temperature, and a
+//! wandering load beside the CPUs; read by a meter with noise, coarse counts and a jittery refresh.
 //! Knows nothing of how the model under test is built.
 
+use crate::soc::{Table, TrueClass, true_class, whole};
 use fastrand::Rng;
 use num_traits::ToPrimitive;
 use scx_joule::model::{ClassShape, OppShape, Shape};
@@ -10,55 +12,24 @@ use scx_joule::observation::{
     OppCost,
 };
 use scx_joule::units::{Capacity, KHz, Microjoules, Nanos};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Sample interval: 4 Hz.
 pub const INTERVAL_NS: u64 = 250_000_000;
 /// The governor decides anew after this long.
 const SLOT_S: f64 = 0.01;
 const SLOTS: usize = 25;
+const SLOTS_S: f64 = 0.25;
 /// One count of the energy meter, µJ: 2^-14 J.
 const METER_UJ: f64 = 1e6 / 16384.0;
-
-/// The files of measured tables: the project's own, and those of JOULE_SHARED where it is set.
-pub fn tables() -> Vec<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/model");
-    let mut files = toml_files(&own, "");
-    if let Some(shared) = std::env::var_os("JOULE_SHARED") {
-        files.extend(toml_files(
-            &Path::new(&shared).join("hardware/soc"),
-            "measured-",
-        ));
-    }
-    files
-}
-
-fn toml_files(directory: &Path, prefix: &str) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(directory)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            let name = path.file_name().unwrap().to_string_lossy();
-            name.starts_with(prefix) && name.ends_with(".toml")
-        })
-        .collect();
-    files.sort();
-    files
-}
-
-#[derive(Clone)]
-pub struct TrueClass {
-    pub cpus: usize,
-    pub caps: Vec<f64>,
-    khz: Vec<u64>,
-    microvolt: Option<Vec<u32>>,
-    /// W above deepest idle, W, W, J, J: as in the cost table.
-    pub busy: Vec<f64>,
-    pub shared: Vec<f64>,
-    pub idle: [f64; 2],
-    pub wake: [f64; 2],
-    pub cluster_wake: f64,
-}
+/// The meter's count is up to this old, s: RAPL refreshes about every millisecond.
+const REFRESH_S: f64 = 1e-3;
+/// Time constants of the load beside the CPUs and of the temperature, s.
+const UNCORE_S: f64 = 5.0;
+const THERMAL_S: f64 = 20.0;
+/// Rise over ambient at the machine's mean power, K, and leakage's growth per K: it doubles in 28 K.
+const RISE_K: f64 = 15.0;
+const LEAK_PER_K: f64 = 0.025;
 
 #[derive(Clone)]
 struct Task {
@@ -85,6 +56,11 @@ pub struct Machine {
     pub foreign: f64,
     /// Relative deviation of a reading.
     pub meter_noise: f64,
+    /// Temperature above that of the mean power, in units of [`RISE_K`]; the mean power, W.
+    pub warmth: f64,
+    mean_power: f64,
+    /// Energy that the meter's last count had not seen, J.
+    unread: f64,
     tasks: Vec<Task>,
     /// Phases of light and of full use, and how long this one lasts, s.
     light: bool,
@@ -95,27 +71,64 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn load(path: &Path, seed: u64) -> Self {
-        let text = std::fs::read_to_string(path).unwrap();
-        let soc: toml::Table = text.parse().unwrap();
+    /// The machine of a measured table.
+    pub fn load(path: &Path, seed: u64) -> Result<Self, String> {
+        let wrong = |error: String| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let soc: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
+        let domains = soc.get("domain").and_then(|d| d.as_array());
+        let domains = domains.ok_or_else(|| wrong("no [[domain]]".to_owned()))?;
+        let table =
+            |(k, domain)| Table::read(domain).map_err(|e| wrong(format!("domain {k}: {e}")));
+        let tables: Result<Vec<_>, _> = domains.iter().enumerate().map(table).collect();
+        Ok(Self::of(&tables?, seed))
+    }
+
+    /// The machine of these tables.
+    pub fn of(tables: &[Table], seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let domains = soc["domain"].as_array().unwrap();
-        let classes: Vec<_> = domains.iter().map(|d| true_class(d, &mut rng)).collect();
-        let boosts = vec![(0, 0.0); classes.len()];
-        Self {
+        let classes: Vec<_> = tables.iter().map(|t| true_class(t, &mut rng)).collect();
+        let mut machine = Self {
+            boosts: vec![(0, 0.0); classes.len()],
             classes,
             base: 0.15 + 0.25 * rng.f64(),
-            uncore: (0.05, 0.012, 0.05),
+            uncore: (0.05, 0.0, 0.05),
             foreign: 0.0,
             spread: 0.15,
             banned: None,
             meter_noise: 0.02,
+            warmth: 0.0,
+            mean_power: f64::INFINITY,
+            unread: 0.0,
             tasks: Vec::new(),
             light: false,
             phase_s: 0.0,
-            boosts,
             rng,
-        }
+        };
+        // Without temperature and wandering load, to tell how large both are.
+        let mut trial = machine.clone();
+        let rows = 2400;
+        machine.mean_power = (0..rows).map(|_| trial.step().1).sum::<f64>() / f64::from(rows);
+        machine.uncore.1 = 0.02 * machine.mean_power;
+        machine
+    }
+
+    /// Takes away what changes with time: wandering load, activities of tasks and temperature.
+    pub fn hold_constant(&mut self) {
+        (self.spread, self.uncore.1, self.mean_power) = (0.0, 0.0, f64::INFINITY);
+    }
+
+    /// What leakage is now, relative to that at mean temperature, less 1.
+    fn more_leakage(&self) -> f64 {
+        (LEAK_PER_K * RISE_K * self.warmth).exp() - 1.0
+    }
+
+    /// Power of a busy CPU of class `k` at OPP `i` at the temperature of now, W.
+    pub fn busy_now(&self, k: usize, i: usize) -> f64 {
+        let class = &self.classes[k];
+        class.busy[i] + class.leak[i] * self.more_leakage()
     }
 
     /// Ends light phases: full use from now on.
@@ -146,11 +159,11 @@ impl Machine {
     /// The table that a perfect model would publish.
     pub fn table(&self) -> CostTable {
         let fixed = |value: f64| u32::try_from(whole(value)).unwrap();
-        let class = |class: &TrueClass| ClassCost {
+        let class = |(k, class): (usize, &TrueClass)| ClassCost {
             opps: (0..class.caps.len())
                 .map(|i| OppCost {
                     cap: fixed(class.caps[i]),
-                    busy_uw: fixed(class.busy[i] * 1e6),
+                    busy_uw: fixed(self.busy_now(k, i) * 1e6),
                     shared_uw: fixed(class.shared[i] * 1e6),
                 })
                 .collect(),
@@ -164,7 +177,7 @@ impl Machine {
         };
         CostTable {
             generation: 0,
-            classes: self.classes.iter().map(class).collect(),
+            classes: self.classes.iter().enumerate().map(class).collect(),
         }
     }
 
@@ -178,13 +191,20 @@ impl Machine {
                 joules += self.run_slot(k, counters);
             }
         }
-        let seconds = SLOT_S * 25.0;
         let (mean, deviation, now) = self.uncore;
-        let rho = (-seconds / 5.0_f64).exp();
+        let rho = (-SLOTS_S / UNCORE_S).exp();
         let kick = deviation * (1.0 - rho * rho).sqrt() * gauss(&mut self.rng);
         self.uncore.2 = (mean + rho * (now - mean) + kick).max(0.0);
-        let watts = joules / seconds + self.base + self.uncore.2 + self.foreign;
-        let read = watts * (1.0 + self.meter_noise * gauss(&mut self.rng)) * seconds * 1e6;
+        let watts = joules / SLOTS_S + self.base + self.uncore.2 + self.foreign;
+        // The GPU has a heat spreader of its own: only the CPUs' power warms them.
+        let warm = (watts - self.foreign) / self.mean_power - 1.0;
+        if self.mean_power.is_finite() {
+            self.warmth += (warm - self.warmth) * (1.0 - (-SLOTS_S / THERMAL_S).exp());
+        }
+        let unread = watts * REFRESH_S * self.rng.f64();
+        let seen = watts * SLOTS_S + self.unread - unread;
+        self.unread = unread;
+        let read = seen * (1.0 + self.meter_noise * gauss(&mut self.rng)) * 1e6;
         let counted = Microjoules::new(whole((read / METER_UJ).floor().max(0.0) * METER_UJ));
         let observation = Observation {
             duration: Nanos::new(INTERVAL_NS),
@@ -199,12 +219,12 @@ impl Machine {
 
     fn turn_over_tasks(&mut self) {
         for task in &mut self.tasks {
-            task.life_s -= SLOT_S * 25.0;
+            task.life_s -= SLOTS_S;
         }
         let light = self.light;
         self.tasks
             .retain(|task| task.life_s > 0.0 && !(light && task.util > 40.0));
-        self.phase_s -= SLOT_S * 25.0;
+        self.phase_s -= SLOTS_S;
         if self.phase_s <= 0.0 {
             self.light = self.rng.f64() < 0.4;
             self.phase_s = 3.0 + 7.0 * self.rng.f64();
@@ -236,6 +256,7 @@ impl Machine {
 
     /// Runs one class for one governor period; returns its energy, J.
     fn run_slot(&mut self, k: usize, counters: &mut Counters) -> f64 {
+        let more_leakage = self.more_leakage();
         let class = &self.classes[k];
         let rng = &mut self.rng;
         let mut cpus = vec![(0.0, 0.0, 0.0); class.cpus]; // (util, util·activity, wake-ups per second)
@@ -273,7 +294,8 @@ impl Machine {
         for (util, weighed, hz) in cpus {
             let busy = (util / cap).min(1.0);
             let activity = if util > 0.0 { weighed / util } else { 1.0 };
-            energy += (class.busy[opp] * activity + class.idle[1]) * busy * SLOT_S;
+            let power = class.busy[opp] * activity + class.leak[opp] * more_leakage;
+            energy += (power + class.idle[1]) * busy * SLOT_S;
             counters.busy[opp] += busy * SLOT_S;
             all_idle *= 1.0 - busy;
             // Frequent wake-ups leave no time for deep idle.
@@ -335,80 +357,34 @@ impl Counters {
     }
 }
 
-fn true_class(domain: &toml::Value, rng: &mut Rng) -> TrueClass {
-    let floats = |key: &str| -> Option<Vec<f64>> {
-        let number = |v: &toml::Value| {
-            v.as_float()
-                .or(v.as_integer().and_then(|i| i.to_f64()))
-                .unwrap()
-        };
-        Some(domain.get(key)?.as_array()?.iter().map(number).collect())
-    };
-    let all_caps = floats("capacity").unwrap();
-    let rising = |i: &usize| *i == 0 || all_caps[*i] > all_caps[*i - 1];
-    let keep: Vec<usize> = (0..all_caps.len()).filter(rising).collect();
-    let pick = |values: Vec<f64>| -> Vec<f64> { keep.iter().map(|&i| values[i]).collect() };
-    let cpus = match (domain.get("cpus"), domain.get("cores")) {
-        (Some(cpus), _) => usize::try_from(cpus.as_integer().unwrap()).unwrap(),
-        (None, Some(cores)) => cores
-            .as_str()
-            .unwrap()
-            .rsplit('x')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap(),
-        (None, None) => 4,
-    };
-    let power: Vec<f64> = pick(floats("power_mw").unwrap())
-        .iter()
-        .map(|mw| mw * 1e-3)
-        .collect();
-    let khz = pick(floats("khz").unwrap());
-    let (low, top, fastest) = (power[0], power[power.len() - 1], khz[khz.len() - 1]);
-    let part = 0.12 + 0.16 * rng.f64();
-    let volts = floats("microvolt").map(&pick);
-    let drive = |i: usize, f: f64| match &volts {
-        Some(volts) => f / fastest * (volts[i] / volts[volts.len() - 1]).powi(2),
-        None => (f / fastest).powf(2.2),
-    };
-    let shared: Vec<f64> = (power.iter().zip(&khz).enumerate())
-        .map(|(i, (p, f))| {
-            let wiggle = 0.95 + 0.1 * rng.f64();
-            (part * wiggle * (low + (top - low) * drive(i, *f))).min(0.4 * p)
-        })
-        .collect();
-    let middle = power[power.len() / 2];
-    let deepest = 0.004 * low * (0.5 + rng.f64());
-    TrueClass {
-        cpus,
-        khz: khz.iter().map(|f| whole(*f)).collect(),
-        microvolt: volts.map(|v| {
-            v.iter()
-                .map(|uv| u32::try_from(whole(*uv)).unwrap())
-                .collect()
-        }),
-        busy: power.iter().zip(&shared).map(|(p, s)| p - s).collect(),
-        shared,
-        idle: [low * (0.03 + 0.06 * rng.f64()), deepest],
-        // Seconds at the power of a middle OPP.
-        wake: [
-            middle * (4e-6 + 16e-6 * rng.f64()),
-            middle * (60e-6 + 240e-6 * rng.f64()),
-        ],
-        cluster_wake: middle * (150e-6 + 650e-6 * rng.f64()),
-        caps: pick(all_caps),
-    }
-}
-
-pub fn whole(value: f64) -> u64 {
-    assert!((0.0..1e18).contains(&value), "{value}");
-    value.round().to_u64().unwrap()
-}
-
 pub fn gauss(rng: &mut Rng) -> f64 {
     let radius = (-2.0 * (1.0 - rng.f64()).ln()).sqrt();
     radius * (std::f64::consts::TAU * rng.f64()).cos()
+}
+
+/// Intervals in one: what a sampler of longer intervals would have seen.
+pub fn merged(parts: &[Observation]) -> Observation {
+    let mut sum = parts[0].clone();
+    let add = |a: &mut Nanos, b: Nanos| *a = Nanos::new(a.get() + b.get());
+    for part in &parts[1..] {
+        add(&mut sum.duration, part.duration);
+        if let (Some(energy), Some(more)) = (sum.meters.package.as_mut(), part.meters.package) {
+            energy.amount = Microjoules::new(energy.amount.get() + more.amount.get());
+        }
+        for (a, b) in sum.classes.iter_mut().zip(&part.classes) {
+            a.active
+                .iter_mut()
+                .zip(&b.active)
+                .for_each(|(a, b)| add(a, *b));
+            a.busy.iter_mut().zip(&b.busy).for_each(|(a, b)| add(a, *b));
+            for (a, b) in a.idle.iter_mut().zip(&b.idle) {
+                add(&mut a.time, b.time);
+                a.exits += b.exits;
+            }
+            a.cluster_wakes = a.cluster_wakes.zip(b.cluster_wakes).map(|(a, b)| a + b);
+        }
+    }
+    sum
 }
 
 /// The package's power by its meter, µW.
@@ -428,12 +404,12 @@ impl Machine {
     /// The power that the true parameters give for an observation, with every task of mean activity and
     /// the load beside the CPUs at its mean, W: what no model can be expected to beat.
     pub fn expected(&self, observation: &Observation) -> f64 {
-        let per = 1e-9 / (SLOT_S * 25.0);
+        let per = 1.0 / observation.duration.get().to_f64().unwrap();
         let seconds = |time: &Nanos| time.get().to_f64().unwrap() * per;
         let mut watts = self.base + self.uncore.0 + self.foreign;
-        for (class, activity) in self.classes.iter().zip(&observation.classes) {
+        for (k, (class, activity)) in self.classes.iter().zip(&observation.classes).enumerate() {
             for (i, (busy, active)) in activity.busy.iter().zip(&activity.active).enumerate() {
-                watts += (class.busy[i] + class.idle[1]) * seconds(busy);
+                watts += (self.busy_now(k, i) + class.idle[1]) * seconds(busy);
                 watts += class.shared[i] * seconds(active);
             }
             for (d, idle) in activity.idle.iter().enumerate() {
@@ -445,8 +421,4 @@ impl Machine {
         }
         watts
     }
-}
-
-pub fn ratio(a: u64, b: u64) -> f64 {
-    a.to_f64().unwrap() / b.to_f64().unwrap()
 }

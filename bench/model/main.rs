@@ -1,0 +1,202 @@
+//! How well the model learns a machine, next to two baselines and to what could be reached at all.
+//!
+//! `make bench-model`, or `cargo run --release --example bench_model -- [OPTIONS] [FOLDER]`. FOLDER holds machine
+//! files, tables of measured power ([`soc`] has the format); without it, those of `$JOULE_SHARED/hardware/soc`
+//! or else the project's own. Prints a table and writes `target/joule/model.json`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a simulation of our own making: what is not there is a bug of the bench, and ends it"
+)]
+
+mod baselines;
+#[allow(dead_code, reason = "tests/model_replay uses all of it")]
+#[path = "../../tests/model_replay/design.rs"]
+mod design;
+mod figures;
+#[allow(dead_code, reason = "tests/model_replay uses all of it")]
+#[path = "../../tests/model_replay/machine.rs"]
+mod machine;
+#[allow(dead_code, reason = "tests/model_replay uses all of it")]
+#[path = "../../tests/model_replay/score.rs"]
+mod score;
+#[allow(dead_code, reason = "tests/model_replay uses all of it")]
+#[path = "../../tests/model_replay/soc.rs"]
+mod soc;
+mod trials;
+
+use baselines::{Rls, SmartWatts};
+use clap::Parser;
+use design::{Design, Floor, Truth, prior_covariance};
+use figures::{Figures, print};
+use machine::Machine;
+use score::{Exam, Subject, kernel_em};
+use scx_joule::model::{Model, Prior};
+use soc::{own_tables, shared_tables, tables_in};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use trials::{SECOND, Step};
+
+/// Measures how well the energy model learns synthetic machines made from measured tables.
+#[derive(Parser)]
+struct Options {
+    /// Folder of machine files: measured-*.toml, or *.toml where there are none.
+    folder: Option<PathBuf>,
+    /// Machines drawn from each file.
+    #[arg(long, default_value_t = 8)]
+    seeds: u64,
+    /// Seed of the first.
+    #[arg(long, default_value_t = 0)]
+    first_seed: u64,
+    /// Days without change; 0 leaves them out.
+    #[arg(long, default_value_t = 7)]
+    days: usize,
+    /// Leave out changes and bursts, too.
+    #[arg(long)]
+    quick: bool,
+    /// File to write the figures to.
+    #[arg(long, default_value = "target/joule/model.json")]
+    output: PathBuf,
+}
+
+/// Whom to measure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Who {
+    /// The model, with a kernel Energy Model as one finds it.
+    Ours,
+    /// The model, from capacities alone.
+    OursBlind,
+    SmartWatts,
+    Rls,
+    /// The best that could be made of the same rows.
+    Floor,
+    /// The true parameters: what tasks of unknown activity and other loads leave.
+    Truth,
+}
+
+const LEARNERS: [Who; 4] = [Who::Ours, Who::OursBlind, Who::SmartWatts, Who::Rls];
+const ALL: [Who; 6] = [
+    Who::Ours,
+    Who::OursBlind,
+    Who::SmartWatts,
+    Who::Rls,
+    Who::Floor,
+    Who::Truth,
+];
+
+impl Who {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::OursBlind => "ours_capacities",
+            Self::SmartWatts => "smartwatts",
+            Self::Rls => "rls",
+            Self::Floor => "floor",
+            Self::Truth => "irreducible",
+        }
+    }
+
+    fn learner(self, machine: &Machine, seed: u64) -> Box<dyn Subject> {
+        let shape = machine.shape();
+        match self {
+            Self::SmartWatts => Box::new(SmartWatts::new(shape)),
+            Self::Rls => Box::new(Rls::new(shape)),
+            Self::OursBlind => Box::new(Model::new(shape, &Prior::Capacities).unwrap()),
+            _ => Box::new(Model::new(shape, &kernel_em(machine, seed)).unwrap()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench_model: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let folder = options.folder.clone().or_else(shared_tables);
+    let files = tables_in(&folder.unwrap_or_else(own_tables))?;
+    let mut figures: Vec<Figures> = ALL.iter().map(|_| Figures::default()).collect();
+    for file in &files {
+        for seed in options.first_seed..options.first_seed + options.seeds {
+            let machine = Machine::load(file, seed)?;
+            examine(&machine, seed, &mut figures);
+            if !options.quick {
+                change(&machine, seed, &mut figures);
+            }
+        }
+        eprintln!("{}: done", file.display());
+    }
+    let phone = trials::phone(1);
+    for (who, figures) in LEARNERS.into_iter().zip(&mut figures) {
+        figures.update_us = Some(trials::update_us(&mut *who.learner(&phone, 1), &phone));
+    }
+    if options.days > 0 {
+        let machine = Machine::load(files.first().unwrap(), 1)?;
+        let mut subjects: Vec<_> = LEARNERS
+            .iter()
+            .map(|who| who.learner(&machine, 1))
+            .collect();
+        let drift = trials::week(&mut subjects, &machine, options.days);
+        for (drift, figures) in drift.into_iter().zip(&mut figures) {
+            figures.week_drift = Some(drift);
+        }
+    }
+    let named: Vec<_> = ALL.iter().map(|who| who.name()).zip(&figures).collect();
+    print(&named);
+    write(&options.output, &figures::json(&named))
+}
+
+/// A minute of mixed use, then the exam.
+fn examine(machine: &Machine, seed: u64, figures: &mut [Figures]) {
+    let mut trained = machine.clone();
+    let mut design = Design::new(machine);
+    let mut subjects: Vec<_> = LEARNERS
+        .iter()
+        .map(|who| who.learner(machine, seed))
+        .collect();
+    for _ in 0..60 * SECOND {
+        let (observation, watts) = trained.step();
+        design.add(&observation, watts);
+        subjects
+            .iter_mut()
+            .for_each(|subject| subject.learn(&observation));
+    }
+    let fresh = Model::new(machine.shape(), &kernel_em(machine, seed)).unwrap();
+    let prior = prior_covariance(&fresh.belief().unwrap(), &design.columns);
+    let exam = Exam::new(&trained, &design, &prior, seed);
+    subjects.push(Box::new(Floor::new(&trained, &design, &prior, seed)));
+    subjects.push(Box::new(Truth(trained.clone())));
+    for (subject, figures) in subjects.iter_mut().zip(figures) {
+        figures.add(exam.score(&mut **subject));
+    }
+}
+
+fn change(machine: &Machine, seed: u64, figures: &mut [Figures]) {
+    for (who, figures) in LEARNERS.into_iter().zip(figures) {
+        for step in [Step::Leakage, Step::Doubled] {
+            let mut subject = who.learner(machine, seed);
+            figures
+                .recover_s
+                .push(trials::recovery(&mut *subject, machine, step));
+        }
+        let mut subject = who.learner(machine, seed);
+        figures
+            .burst
+            .push(trials::burst(&mut *subject, machine, seed));
+    }
+}
+
+fn write(path: &Path, value: &serde_json::Value) -> Result<(), String> {
+    let wrong = |error: std::io::Error| format!("{}: {error}", path.display());
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(wrong)?;
+    }
+    std::fs::write(path, format!("{value:#}\n")).map_err(wrong)?;
+    println!("written to {}", path.display());
+    Ok(())
+}
