@@ -205,6 +205,27 @@ mod tests {
     }
 
     #[test]
+    fn two_meters_that_see_the_same_tasks_tell_no_more_than_one() {
+        let sure = |cores: bool| {
+            let mut model = Model::new(shape(), &prior()).unwrap();
+            for i in 0..200 {
+                let mut observation = observation(i % 5 * 40, 90_000 + i % 5 * 9_000);
+                let energy = observation.meters.package.unwrap().amount.get() - 5_000;
+                let energy = Energy::measured(Microjoules::new(energy));
+                observation.meters.cores = cores.then_some(energy);
+                model.update(&observation);
+            }
+            model.curve(0)[0].1.sigma_uw
+        };
+        assert!(
+            sure(true) > 0.85 * sure(false),
+            "{} {}",
+            sure(true),
+            sure(false)
+        );
+    }
+
+    #[test]
     fn there_is_no_belief_before_the_scale_is_known() {
         let model = Model::new(shape(), &Prior::Capacities).unwrap();
         assert_eq!(model.belief(), None);

@@ -1,6 +1,8 @@
 //! The estimator: a Gaussian over all parameters, held as mean and square root of the covariance.
 //!
-//! - Learning one row costs O(n²): Potter's square-root update, which keeps the covariance positive.
+//! - Learning one row costs O(n²): Potter's square-root update, which keeps the covariance positive, in
+//!   4n² additions and multiplications; the state is two n × n matrices. Three clusters of 21 OPPs are
+//!   n = 84: 28 000 operations and 113 kB.
 //! - Old data are forgotten by evidence (Kulhavý's directional forgetting): a row takes away old
 //!   knowledge only about the very combination that it measures. What is not excited stays as it was,
 //!   in the end at the prior.

@@ -116,6 +116,10 @@ impl Model {
             Err(reason) => return Verdict::Rejected(reason),
         };
         let mut verdict = Verdict::Accepted;
+        let alike = features::float(u64::try_from(rows.len()).unwrap_or(1));
+        for channel in &mut self.channels {
+            channel.share_evidence(alike);
+        }
         for (meter, row, watts) in rows {
             let outcome = self.learn(meter, row, watts, observation.duration);
             verdict = match (outcome, verdict) {

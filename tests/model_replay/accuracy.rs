@@ -21,7 +21,7 @@ fn examined(model: &mut Model, machine: &mut Machine, seed: u64) -> (Score, Scor
     }
     let prior = prior_covariance(&model.belief().unwrap(), &design.columns);
     let exam = Exam::new(machine, &design, &prior, seed);
-    (exam.score(model), exam.score(&mut Truth(machine.clone())))
+    (exam.score(model), exam.score(&mut Truth::new(machine)))
 }
 
 fn scores(prior: impl Fn(&Machine, u64) -> Prior) -> Vec<(Score, Score)> {
@@ -48,18 +48,14 @@ fn after_a_minute_of_mixed_use_the_model_knows_the_machine() {
         println!("{name}: {mapes:.3?}, above the irreducible {excess:.3?}");
         assert!(quantile(&mapes, 0.5) <= 0.035, "{name}: {mapes:?}");
         assert!(quantile(&excess, 1.0) <= 0.03, "{name}: {excess:?}");
-        let known = |(ours, _): &(Score, Score)| -> Vec<f64> {
-            let known = ours.curve.iter().filter(|point| point.design <= 0.025);
-            known.map(|point| point.error).collect()
-        };
-        let known: Vec<f64> = scores.iter().flat_map(known).collect();
-        assert!(
-            known.len() > 20 && quantile(&known, 0.5) <= 0.05,
-            "{name}: {known:?}"
-        );
+        // A minute hardly determines any single OPP: what an estimator that knew the noise would make of
+        // the same rows is 5 % off in the median.
+        let points = scores.iter().flat_map(|(ours, _)| &ours.curve);
+        let errors: Vec<f64> = points.map(|point| point.error).collect();
+        assert!(quantile(&errors, 0.5) <= 0.1, "{name}: {errors:?}");
         let intervals = scores.iter().flat_map(|(ours, _)| &ours.power);
         let covered = share(intervals.map(|(inside, _)| *inside));
-        assert!((0.65..=0.97).contains(&covered), "{name}: {covered}");
+        assert!((0.80..=0.97).contains(&covered), "{name}: {covered}");
         let points = scores.iter().flat_map(|(ours, _)| &ours.curve);
         let covered = share(points.filter_map(|point| Some(point.judged?.0)));
         assert!((0.80..=0.99).contains(&covered), "{name}: {covered}");

@@ -9,7 +9,8 @@ use scx_joule::units::Microjoules;
 
 /// 4 Hz.
 const SECOND: usize = 4;
-const SEEDS: u64 = 6;
+/// More in release: `make test-full`.
+const SEEDS: u64 = if cfg!(debug_assertions) { 2 } else { 6 };
 
 struct Run {
     machine: Machine,

@@ -2,11 +2,12 @@
 //! them as it really is, and the covariance that an estimator who knew that noise would reach.
 
 use crate::machine::{Machine, gauss, read_uw};
-use crate::score::{Guess, Subject};
+use crate::score::{Guess, Subject, quantile, second};
 use crate::soc::{TrueClass, whole};
 use fastrand::Rng;
 use nalgebra::{Cholesky, DMatrix, DVector};
 use num_traits::ToPrimitive;
+use scx_joule::model::cost::{ClassLoad, marginal_cost};
 use scx_joule::model::{Belief, Shape};
 use scx_joule::observation::{ClassCost, CostTable, IdleCost, Observation, OppCost};
 
@@ -187,6 +188,9 @@ pub struct Design {
     noise: Noise,
 }
 
+/// Rows whose noise is whitened together.
+const BLOCK: usize = 240;
+
 /// Relative to the power: variance of white noise, of a wandering one, and its correlation from row to row.
 struct Noise {
     white: f64,
@@ -234,19 +238,22 @@ impl Design {
         self.watts.push(watts);
     }
 
-    /// Σ x·xᵀ, weighed by the inverse of the noise's covariance.
+    /// Σ x·xᵀ, weighed by the inverse of the noise's covariance; rows a minute apart count as independent.
     fn information(&self) -> DMatrix<f64> {
-        let n = self.rows.len();
-        let noise = DMatrix::from_fn(n, n, |i, j| {
-            let lag = i.abs_diff(j);
-            let white = if lag == 0 { self.noise.white } else { 0.0 };
-            let slow = self.noise.slow * self.noise.rho.powi(i32::try_from(lag).unwrap());
-            (white + slow) * self.watts[i] * self.watts[j]
-        });
-        let x = DMatrix::from_fn(n, self.columns.len, |i, j| self.rows[i][j]);
-        let whitened = Cholesky::new(noise).unwrap().l().solve_lower_triangular(&x);
-        let whitened = whitened.unwrap();
-        whitened.tr_mul(&whitened)
+        let mut information = DMatrix::zeros(self.columns.len, self.columns.len);
+        for (rows, watts) in self.rows.chunks(BLOCK).zip(self.watts.chunks(BLOCK)) {
+            let noise = DMatrix::from_fn(rows.len(), rows.len(), |i, j| {
+                let lag = i.abs_diff(j);
+                let white = if lag == 0 { self.noise.white } else { 0.0 };
+                let slow = self.noise.slow * self.noise.rho.powi(i32::try_from(lag).unwrap());
+                (white + slow) * watts[i] * watts[j]
+            });
+            let x = DMatrix::from_fn(rows.len(), self.columns.len, |i, j| rows[i][j]);
+            let root = Cholesky::new(noise).unwrap().unpack();
+            let whitened = root.solve_lower_triangular(&x).unwrap();
+            information += whitened.tr_mul(&whitened);
+        }
+        information
     }
 
     /// Covariance that the rows leave of what a prior believed.
@@ -290,20 +297,35 @@ pub fn prior_covariance(belief: &Belief, columns: &Columns) -> DMatrix<f64> {
 const HELD: f64 = 1e-18;
 
 /// Who knows the noise and starts from the right prior distribution errs like this on average: the true
-/// parameters and a draw from what the rows leave unknown.
+/// parameters and draws from what the rows leave unknown.
 pub struct Floor {
     columns: Columns,
     values: DVector<f64>,
+    tables: Vec<CostTable>,
 }
+
+/// Draws that tell how wide an interval has to be.
+const DRAWS: usize = 32;
+/// Standard deviations of a 90 % interval.
+const NINETY: f64 = 1.645;
 
 impl Floor {
     pub fn new(machine: &Machine, design: &Design, prior: &DMatrix<f64>, seed: u64) -> Self {
         let columns = design.columns.clone();
         let root = Cholesky::new(design.posterior(prior)).unwrap().l();
+        let truth = columns.truth(machine);
         let mut rng = Rng::with_seed(seed ^ 0xF100);
-        let draw = DVector::from_fn(columns.len, |_, _| gauss(&mut rng));
-        let values = (columns.truth(machine) + root * draw).map(|value| value.max(0.0));
-        Self { columns, values }
+        let mut draw = || {
+            let draw = DVector::from_fn(columns.len, |_, _| gauss(&mut rng));
+            (&truth + &root * draw).map(|value| value.max(0.0))
+        };
+        let values = draw();
+        let tables = (0..DRAWS).map(|_| columns.table(&draw())).collect();
+        Self {
+            columns,
+            values,
+            tables,
+        }
     }
 }
 
@@ -322,25 +344,65 @@ impl Subject for Floor {
     fn table(&mut self) -> CostTable {
         self.columns.table(&self.values)
     }
+
+    fn difference(&self, loads: &[ClassLoad], util: f64, a: usize, b: usize) -> Option<Guess> {
+        let of = |table: &CostTable| {
+            Some(marginal_cost(table, loads, a, util)? - marginal_cost(table, loads, b, util)?)
+        };
+        let values: Option<Vec<f64>> = self.tables.iter().map(of).collect();
+        let values = values?;
+        let n = DRAWS.to_f64().unwrap();
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        let value = of(&self.columns.table(&self.values))?;
+        let reach = NINETY * variance.sqrt();
+        Some(Guess {
+            value,
+            interval: Some((value - reach, value + reach)),
+        })
+    }
 }
 
 /// The machine itself, asked for averages over the activities of tasks and the load beside the CPUs.
-pub struct Truth(pub Machine);
+pub struct Truth {
+    machine: Machine,
+    /// Nine in ten of its errors are smaller, relative to the power.
+    reach: f64,
+}
+
+impl Truth {
+    pub fn new(machine: &Machine) -> Self {
+        let mut ahead = machine.clone();
+        let error = |_| {
+            let (observation, watts) = second(&mut ahead);
+            (ahead.expected(&observation) / watts - 1.0).abs()
+        };
+        let errors: Vec<f64> = (0..600).map(error).collect();
+        Self {
+            machine: machine.clone(),
+            reach: quantile(&errors, 0.9),
+        }
+    }
+}
 
 impl Subject for Truth {
     fn learn(&mut self, _: &Observation) {}
 
     fn power(&self, observation: &Observation) -> Guess {
-        Guess::bare(self.0.expected(observation))
+        let value = self.machine.expected(observation);
+        Guess {
+            value,
+            interval: Some((value * (1.0 - self.reach), value * (1.0 + self.reach))),
+        }
     }
 
     fn curve(&self, class: usize) -> Vec<Guess> {
-        let TrueClass { shared, .. } = &self.0.classes[class];
-        let power = |i: usize| Guess::bare(self.0.busy_now(class, i) + shared[i]);
+        let TrueClass { shared, .. } = &self.machine.classes[class];
+        let power = |i: usize| Guess::bare(self.machine.busy_now(class, i) + shared[i]);
         (0..shared.len()).map(power).collect()
     }
 
     fn table(&mut self) -> CostTable {
-        self.0.table()
+        self.machine.table()
     }
 }
