@@ -9,7 +9,9 @@ mod events;
 use crate::bpf_skel::{BpfSkel, BpfSkelBuilder, types};
 use crate::config::Config;
 use crate::intf;
-use crate::observation::{Activity, CostTable, GroupActivity, IdleActivity, OppCost, Probe};
+use crate::observation::{
+    Activity, CostTable, GroupActivity, IdleActivity, IdleCost, OppCost, Probe,
+};
 use crate::stats::Stats;
 use crate::topology::Topology;
 use crate::units::Nanos;
@@ -348,9 +350,9 @@ fn cost_bytes(table: &CostTable) -> Result<Vec<u8>> {
             words.extend(std::iter::repeat_n(0, max_opps - class.opps.len()));
         }
         // a class without a deep state is as dear to wake as from its only one
-        let wakes = class.idle.iter().map(|depth| depth.wake_nj);
-        let shallow = wakes.clone().next().unwrap_or(0);
-        words.extend([shallow, wakes.last().unwrap_or(0), class.cluster_wake_nj]);
+        let wake = |depth: Option<&IdleCost>| depth.map_or(0, |depth| depth.wake_nj);
+        let (shallow, deep) = (wake(class.idle.first()), wake(class.idle.last()));
+        words.extend([shallow, deep, class.cluster_wake_nj]);
     }
     words.resize(max_classes * size_of::<intf::joule_cost_row>() / 4, 0);
     let rows = words.into_iter().flat_map(u32::to_ne_bytes);
