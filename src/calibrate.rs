@@ -11,9 +11,9 @@ mod progress;
 
 use crate::cli::model::CalibrateArgs;
 use crate::config;
-use crate::daemon::clock::Clock;
 use crate::daemon::control::Control;
 use crate::daemon::machine::{identity_of, prior_of};
+use crate::energy::Clock;
 use crate::energy::activity::KernelActivity;
 use crate::knobs::Knobs;
 use crate::model::evidence::Evidence;

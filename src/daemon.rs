@@ -5,7 +5,6 @@
 //! up); on an idle machine with a meter it wakes every 10 s to keep counters from wrapping
 //! and costs from expiring, and without a meter never.
 
-pub(crate) mod clock;
 pub(crate) mod control;
 pub mod dry_run;
 pub(crate) mod machine;
@@ -13,6 +12,7 @@ mod meters;
 pub mod record;
 
 use crate::config::Config;
+use crate::energy::Clock;
 use crate::knobs;
 use crate::sched::{Ending, Scheduler, Storage};
 use crate::stats::{self, Stats};
@@ -20,7 +20,6 @@ use crate::sysroot::SysRoot;
 use crate::topology::Topology;
 use crate::units::Nanos;
 use anyhow::{Context, Result, anyhow};
-use clock::Clock;
 use control::Control;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use log::{info, warn};

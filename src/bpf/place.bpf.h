@@ -157,17 +157,34 @@ __weak u64 wake_price_of(u32 group, u32 slot, u64 interval_ns, u64 now)
 /* A waker that says it is about to sleep takes this long to do so. */
 #define SYNC_WAIT_NS 100000
 
-/* How long a task that joins the group's queue would wait for one of its busy CPUs; ~0 when none
- * is. */
-static __always_inline u64 expected_wait(u32 group)
+/*
+ * A task waits for this part of the time between two of its wake-ups at most:
+ * one that sleeps for a fixed time and runs again would do so much less work.
+ */
+#define MOST_OF_INTERVAL 16
+
+/*
+ * How long a task should at most wait in the group's queue at the price
+ * `waiting_uw` rather than take an idle CPU at `at_once_uw`; 0: not at all.
+ * `interval_ns` is 0 beside a waker that is about to sleep. A global function,
+ * verified once: inside its caller it multiplied the verifier's states.
+ */
+__weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 interval_ns)
 {
 	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+	u64 allowed = allowed_wait_ns(at_once_uw, waiting_uw, settings.patience_us), wait;
 	u32 busy = activity ? activity->busy_cpus : 0;
 	s32 queued = scx_bpf_dsq_nr_queued(group);
 
-	if (!busy)
-		return ~0ULL;
-	return settings.slice_ns * ((queued > 0 ? queued : 0) + 1) / (busy + 1);
+	if (!busy || queued < 0)
+		return 0;
+	if (interval_ns) {
+		allowed = min_u64(allowed, interval_ns / MOST_OF_INTERVAL);
+		wait = settings.slice_ns * (queued + 1) / (busy + 1);
+	} else {
+		wait = SYNC_WAIT_NS * (queued + 1);
+	}
+	return wait <= allowed ? allowed : 0;
 }
 
 struct place {
@@ -265,12 +282,6 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 }
 
 /*
- * A task waits for this part of the time between two of its wake-ups at most:
- * one that sleeps for a fixed time and runs again would do so much less work.
- */
-#define MOST_OF_INTERVAL 16
-
-/*
  * The group in whose queue the task should wait rather than take an idle CPU,
  * and for how long at most; JOULE_NO_GROUP when it should not. Only a task that
  * any CPU of the group may run can rely on being fetched.
@@ -282,18 +293,14 @@ static __always_inline u32 wait_where(const struct task_struct *p, const struct 
 	u64 at_once = survey->idle.price;
 	u32 group = survey->waiting.cheapest;
 
-	if (!settings.patience_us || p->nr_cpus_allowed < topology.nr_cpus ||
-	    survey->idle.cheapest == JOULE_NO_GROUP)
+	if (p->nr_cpus_allowed < topology.nr_cpus || survey->idle.cheapest == JOULE_NO_GROUP)
 		return JOULE_NO_GROUP;
-	*patience_ns = allowed_wait_ns(at_once, survey->beside_waker, settings.patience_us);
-	if (*patience_ns >= SYNC_WAIT_NS && scx_bpf_dsq_nr_queued(waker_group) <= 0)
+	*patience_ns = worth_waiting_ns(waker_group, at_once, survey->beside_waker, 0);
+	if (*patience_ns)
 		return waker_group;
 	*patience_ns =
-		min_u64(allowed_wait_ns(at_once, survey->waiting.price, settings.patience_us),
-			tctx->interval_ns / MOST_OF_INTERVAL);
-	if (*patience_ns && expected_wait(group) <= *patience_ns)
-		return group;
-	return JOULE_NO_GROUP;
+		worth_waiting_ns(group, at_once, survey->waiting.price, tctx->interval_ns | 1);
+	return *patience_ns ? group : JOULE_NO_GROUP;
 }
 
 static __always_inline s32 any_cpu_in(struct task_struct *p, u32 group, s32 prev_cpu)

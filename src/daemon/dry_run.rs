@@ -1,9 +1,9 @@
 //! Looks on without scheduling: samples, fits and prints what would be decided, from what the kernel tells
 //! anybody (`--dry-run`). Needs an energy counter, but neither sched_ext nor the scheduler's place.
 
-use super::clock::Clock;
 use super::control::{Control, Decision};
 use crate::config::Config;
+use crate::energy::Clock;
 use crate::energy::activity::KernelActivity;
 use crate::energy::record::{Frame, Machine, Reader, Sample};
 use crate::energy::replay::Replay;

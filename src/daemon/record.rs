@@ -1,7 +1,7 @@
 //! `scx_joule record`: writes what the meters and the kernel's counts of activity say, as `--dry-run` would see it.
 
-use super::clock::Clock;
 use super::machine::shape_of;
+use crate::energy::Clock;
 use crate::energy::activity::KernelActivity;
 use crate::energy::record::{Frame, Machine, Sample, Writer};
 use crate::energy::select::Purpose;

@@ -1,3 +1,0 @@
-//! The time that samples are stamped with.
-
-pub use crate::energy::Clock;
