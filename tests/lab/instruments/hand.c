@@ -245,6 +245,7 @@ static void counters(void)
 		enum joule_counter which;
 	} told[] = {
 		{"placed_idle", JOULE_PLACED_IDLE},
+		{"placed_waiting", JOULE_PLACED_WAITING},
 		{"placed_steered", JOULE_PLACED_STEERED},
 		{"kicks", JOULE_KICKS},
 		{"kicks_steered", JOULE_KICKS_STEERED},
