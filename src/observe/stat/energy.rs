@@ -71,7 +71,7 @@ pub struct Meters {
 }
 
 impl Meters {
-    /// Opens the meters that [`energy::select`] recommends.
+    /// Opens the meters that [`energy::select()`] recommends.
     pub fn open(sys: &SysRoot) -> Self {
         let facts = energy::probe(sys);
         let selection = energy::select(&facts);
