@@ -111,13 +111,14 @@ fn tasks() -> &'static Outcome {
 }
 
 /// Cost tables published by hand while the control loop is stopped, under load: sound ones at the highest
-/// allowed rate, unsound ones, and sound ones faster than allowed.
+/// allowed rate, unsound ones, and sound ones faster than allowed. Without patience every wake-up takes an idle CPU,
+/// so that it is the table that steers.
 fn tables() -> &'static Outcome {
     static RUN: Shared = Shared::new();
     once(&RUN, || {
         let script = format!(
             r#"{HEAD}
-            start
+            start --profile performance
             sleep 1
             kill -STOP $pid
             joule-load run /lab/messaging.json --duration 60 > /tmp/load 2>&1 & load=$!
@@ -207,8 +208,7 @@ fn nothing_is_left_in_the_sums_of_tasks_that_have_left() {
 #[test]
 fn no_decision_mixes_two_tables_at_the_highest_rate_of_publishing() {
     let results = &tables().results;
-    let placed = |how| rise(results, how, "start", "published");
-    let decisions = placed("placed_idle") + placed("placed_waiting");
+    let decisions = rise(results, "placed_idle", "start", "published");
     let steered = rise(results, "placed_steered", "start", "published");
     let mixed = rise(results, "tables_mixed", "start", "published");
     eprintln!("{PUBLICATIONS} publications, {decisions} placements, {steered} steered");
@@ -239,7 +239,7 @@ fn an_unsound_table_is_refused_and_counted_and_the_last_good_one_stays() {
         assert_eq!(*verdict, "refused", "{fault}");
     }
     let refused = rise(results, "tables_refused", "published", "refused");
-    assert_eq!(refused, 13);
+    assert_eq!(refused, 14);
     // the good one prices the groups in reverse: it steers as long as it is in force
     assert!(rise(results, "placed_steered", "refused", "after-refusals") > 0);
 }
