@@ -34,7 +34,6 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io::Write;
 use std::time::Duration;
 
-const ONLINE: &str = "sys/devices/system/cpu/online";
 /// A visit shorter than this tells more of the meter's rhythm than of the machine.
 const SHORTEST_VISIT: Duration = Duration::from_millis(100);
 /// Part of a visit that passes before it counts: clocks settle, idle CPUs go deep.
@@ -231,7 +230,7 @@ impl Eye {
         let control = Control::new(sys, topology, None)?;
         Ok(Self {
             sys: sys.clone(),
-            online: sys.cpu_list(ONLINE)?,
+            online: sys.online_cpus()?,
             activity: KernelActivity::new(sys, topology, &control.frequencies()),
             control,
             clock: Clock::new(),
@@ -240,7 +239,7 @@ impl Eye {
     }
 
     fn look(&mut self) -> Result<(Nanos, Option<Observation>)> {
-        if self.sys.cpu_list(ONLINE)? != self.online {
+        if self.sys.online_cpus()? != self.online {
             bail!("CPUs went on- or offline; nothing is saved");
         }
         let now = self.clock.moment();

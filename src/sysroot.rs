@@ -123,6 +123,14 @@ impl SysRoot {
         }
     }
 
+    /// Numbers of the online CPUs, ascending; `None` where the kernel does not say.
+    ///
+    /// # Errors
+    /// As [`SysRoot::value`].
+    pub fn online_cpus(&self) -> Result<Option<Vec<usize>>> {
+        self.cpu_list("sys/devices/system/cpu/online")
+    }
+
     /// Names of the entries of a directory in ascending order; empty when it does not exist.
     ///
     /// # Errors

@@ -138,8 +138,7 @@ impl Control {
 
     /// Frequencies of the OPPs of each class.
     pub fn frequencies(&self) -> Vec<Vec<KHz>> {
-        let frequencies = |class: &ClassShape| class.opps.iter().map(|opp| opp.khz).collect();
-        self.shape.classes.iter().map(frequencies).collect()
+        self.shape.frequencies()
     }
 
     /// The costs as they are believed now.

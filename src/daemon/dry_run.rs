@@ -19,7 +19,6 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-const ONLINE: &str = "sys/devices/system/cpu/online";
 /// How often a line is printed where `--stats` does not say.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Utilisation of the task whose placement is shown: a tenth of the biggest CPU.
@@ -38,7 +37,7 @@ pub fn run(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<()> {
 /// Until told to stop (`false`) or the CPUs change (`true`).
 fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> {
     let topology = Topology::read(sys).context("reading the topology")?;
-    let online = sys.cpu_list(ONLINE)?;
+    let online = sys.online_cpus()?;
     let mut control = Control::new(sys, &topology, Some(&config.state))?;
     if !control.has_meter() {
         bail!("no energy counter to learn from; `scx_joule check` says what was tried");
@@ -52,7 +51,7 @@ fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> 
             recv(stop) -> _ => return Ok(false),
             recv(ticks) -> _ => {}
         }
-        if sys.cpu_list(ONLINE)? != online {
+        if sys.online_cpus()? != online {
             return Ok(true);
         }
         let now = clock.moment();

@@ -6,17 +6,14 @@ use crate::energy::activity::KernelActivity;
 use crate::energy::record::{Frame, Machine, Sample, Writer};
 use crate::energy::select::Purpose;
 use crate::energy::{self, EnergySource, kernel_em};
-use crate::model::ClassShape;
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
-use crate::units::KHz;
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, select, tick};
 use log::{info, warn};
 use std::path::Path;
 use std::time::Duration;
 
-const ONLINE: &str = "sys/devices/system/cpu/online";
 const RELEASE: &str = "proc/sys/kernel/osrelease";
 /// Time between two samples where none is given.
 pub const INTERVAL: Duration = Duration::from_secs(1);
@@ -49,10 +46,8 @@ fn session(
     stop: &Receiver<()>,
 ) -> Result<bool> {
     let topology = Topology::read(sys).context("reading the topology")?;
-    let online = sys.cpu_list(ONLINE)?;
-    let shape = shape_of(&topology);
-    let frequencies = |class: &ClassShape| class.opps.iter().map(|opp| opp.khz).collect();
-    let opps: Vec<Vec<KHz>> = shape.classes.iter().map(frequencies).collect();
+    let online = sys.online_cpus()?;
+    let opps = shape_of(&topology).frequencies();
     let mut machine = Machine::new(&topology, opps.clone());
     machine.release = sys.text(RELEASE)?;
     machine.energy_model = kernel_em::domains(sys).unwrap_or_default();
@@ -92,7 +87,7 @@ fn session(
             recv(stop) -> _ => return Ok(false),
             recv(ticks) -> _ => {}
         }
-        if sys.cpu_list(ONLINE)? != online {
+        if sys.online_cpus()? != online {
             return Ok(true);
         }
     }

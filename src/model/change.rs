@@ -71,11 +71,11 @@ const DOUBTED: f64 = 0.5;
 const COOL_DOWN: usize = 12;
 /// Relative noise before any is measured, and its bounds.
 const FIRST_NOISE: f64 = 0.05;
-const NOISE_BOUNDS: (f64, f64) = (0.003, 0.5);
+pub(super) const NOISE_BOUNDS: (f64, f64) = (0.003, 0.5);
 /// Memory of the noise and correlation estimates in rows.
 const NOISE_ROWS: f64 = 60.0;
 /// Part of the mean power that carries noise even when the power itself is low.
-const NOISE_FLOOR: f64 = 0.3;
+pub(super) const NOISE_FLOOR: f64 = 0.3;
 /// Time constant of the disturbance, s: tasks come and go, screens change.
 const DISTURBANCE_S: f64 = 4.0;
 /// Part of the noise that is taken for disturbance before any is measured. Where tasks' activities differ by

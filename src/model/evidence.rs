@@ -6,17 +6,15 @@
 //! information matrices are added, so that what was never excited stays at the prior.
 
 use super::belief::{self, Belief};
+use super::change::{NOISE_BOUNDS, NOISE_FLOOR};
 use super::features::{Meter, Refusal, Row, Shape, Terms, absurd, float};
 use super::fit::dot;
 use super::power::{Prior, Start};
 use crate::observation::Observation;
 use nalgebra::{Cholesky, DMatrix, DVector, SymmetricEigen};
 
-/// Noise of a row relative to its power, before any is measured, and its bounds.
+/// Noise of a row relative to its power, before any is measured.
 const FIRST_NOISE: f64 = 0.02;
-const NOISE_BOUNDS: (f64, f64) = (0.003, 0.5);
-/// Part of the mean power that carries noise even when the power itself is low.
-const NOISE_FLOOR: f64 = 0.3;
 /// Rounds of fitting and weighing; three suffice where nothing else draws from the meter.
 const ROUNDS: usize = 8;
 /// Residuals beyond this many standard deviations weigh less (Huber).

@@ -83,6 +83,12 @@ pub(super) fn absurd(
 }
 
 impl Shape {
+    /// Frequencies of the OPPs of each class.
+    pub fn frequencies(&self) -> Vec<Vec<KHz>> {
+        let of = |class: &ClassShape| class.opps.iter().map(|opp| opp.khz).collect();
+        self.classes.iter().map(of).collect()
+    }
+
     /// Whether the shape is one that a table can hold.
     ///
     /// # Errors

@@ -14,7 +14,6 @@ use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DEVICES: &str = "sys/bus/event_source/devices";
-const ONLINE: &str = "sys/devices/system/cpu/online";
 
 /// PERF_TYPE_HARDWARE and its events (include/uapi/linux/perf_event.h).
 const HARDWARE: u32 = 0;
@@ -138,7 +137,7 @@ impl Counters {
 
     /// Opens all afresh when other CPUs are online than before; whether that was so.
     fn follow(&mut self) -> bool {
-        let online = self.sys.cpu_list(ONLINE).ok().flatten();
+        let online = self.sys.online_cpus().ok().flatten();
         if self.online.is_some() && self.online == online {
             return false;
         }

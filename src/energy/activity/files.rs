@@ -119,7 +119,7 @@ impl Files {
     /// Everything but temperatures, for which a CPU must be asked.
     pub fn read(&mut self) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        let online = self.take(Feed::Ticks, |sys| sys.cpu_list(format!("{CPUS}/online")));
+        let online = self.take(Feed::Ticks, SysRoot::online_cpus);
         for cpu in online.unwrap_or_default() {
             snapshot.cpus.insert(cpu, CpuFiles::default());
         }
@@ -248,11 +248,15 @@ fn malformed(sys: &SysRoot, path: &str, line: usize, text: &str, expected: &'sta
     }
 }
 
-/// Idle time of every online CPU by /proc/stat: the fields idle and iowait (proc_stat(5)), the stay that
-/// has not ended included.
-pub(super) fn ticks(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Nanos>>> {
-    const STAT: &str = "proc/stat";
-    let Some(text) = sys.text(STAT)? else {
+/// What `of` makes of the numbers in each line of a file that begins with a CPU's name (cpu0, cpu1); other
+/// lines, as the sum over all CPUs, are left out.
+fn of_cpus<T>(
+    sys: &SysRoot,
+    path: &str,
+    expected: &'static str,
+    of: impl Fn(&[u64]) -> Option<T>,
+) -> Result<Option<BTreeMap<usize, T>>> {
+    let Some(text) = sys.text(path)? else {
         return Ok(None);
     };
     let mut cpus = BTreeMap::new();
@@ -260,17 +264,26 @@ pub(super) fn ticks(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Nanos>>> {
         let mut words = line.split_whitespace();
         let cpu = words.next().and_then(|name| name.strip_prefix("cpu"));
         let Some(cpu) = cpu.and_then(|cpu| cpu.parse().ok()) else {
-            continue; // the sum over all CPUs, or another statistic
+            continue;
         };
-        let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
-        let [_, _, _, idle, iowait, ..] = ticks.as_slice() else {
-            let expected = "at least five numbers after the CPU's name";
-            return Err(malformed(sys, STAT, index, line, expected));
-        };
-        let idle = idle.saturating_add(*iowait).saturating_mul(TICK_NS);
-        cpus.insert(cpu, Nanos::new(idle));
+        let numbers: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+        let value = of(&numbers).ok_or_else(|| malformed(sys, path, index, line, expected))?;
+        cpus.insert(cpu, value);
     }
     Ok(Some(cpus))
+}
+
+/// Idle time of every online CPU by /proc/stat: the fields idle and iowait (proc_stat(5)), the stay that
+/// has not ended included.
+pub(super) fn ticks(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Nanos>>> {
+    let expected = "at least five numbers after the CPU's name";
+    of_cpus(sys, "proc/stat", expected, |ticks| match ticks {
+        [_, _, _, idle, iowait, ..] => {
+            let idle = idle.saturating_add(*iowait).saturating_mul(TICK_NS);
+            Some(Nanos::new(idle))
+        }
+        _ => None,
+    })
 }
 
 /// All interrupts, and the unmaskable among them.
@@ -318,30 +331,16 @@ fn interrupts(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Interrupts>>> {
 /// Per CPU: time that tasks waited in its queue and how many of them ran: fields 8 and 9 of a CPU's line
 /// (Documentation/scheduler/sched-stats.rst).
 fn run_delays(sys: &SysRoot) -> Result<Option<BTreeMap<usize, (Nanos, u64)>>> {
-    const SCHEDSTAT: &str = "proc/schedstat";
-    let Some(text) = sys.text(SCHEDSTAT)? else {
-        return Ok(None);
-    };
-    let mut cpus = BTreeMap::new();
-    for (index, line) in text.lines().enumerate() {
-        let mut words = line.split_whitespace();
-        let cpu = words.next().and_then(|name| name.strip_prefix("cpu"));
-        let Some(cpu) = cpu.and_then(|cpu| cpu.parse().ok()) else {
-            continue;
-        };
-        let fields: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
-        let [_, _, _, _, _, _, _, delay, ran, ..] = fields.as_slice() else {
-            let expected = "nine numbers after the CPU's name";
-            return Err(malformed(sys, SCHEDSTAT, index, line, expected));
-        };
-        cpus.insert(cpu, (Nanos::new(*delay), *ran));
-    }
-    Ok(Some(cpus))
+    let expected = "nine numbers after the CPU's name";
+    of_cpus(sys, "proc/schedstat", expected, |fields| match fields {
+        [_, _, _, _, _, _, _, delay, ran, ..] => Some((Nanos::new(*delay), *ran)),
+        _ => None,
+    })
 }
 
 /// Names of the idle states of the online CPUs, in the order of their depth; what cannot be read has none.
 pub fn idle_states(sys: &SysRoot) -> Vec<String> {
-    let online = sys.cpu_list(format!("{CPUS}/online")).ok().flatten();
+    let online = sys.online_cpus().ok().flatten();
     let mut names: Vec<String> = Vec::new();
     for cpu in online.unwrap_or_default() {
         let own = state_names(sys, &format!("{CPUS}/cpu{cpu}")).ok().flatten();

@@ -7,28 +7,33 @@ use common::{instrument, joule_load, lab, or_fail, scheduler};
 use lab::bench::cell::Verdict;
 use lab::bench::{Bench, Entrant};
 use lab::catalogue;
+use lab::report::Report;
 use lab::scenario::Scenario;
 use lab::session::{EEVDF, EEVDF_EAS, Scheduler};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// ×0.58 and ×0.61 of EEVDF without EAS were measured over five seeds.
-fn less_energy_than_eevdf_on(machine: &str) {
-    let machine = catalogue::machine(machine).unwrap();
+/// The scheduler beside one of the kernel's.
+fn beside(reference: &str, machine: &str, workload: &str, seconds: u32) -> Report {
     let scenario = Scenario {
-        machine,
-        workload: catalogue::workload("light-burst").unwrap(),
+        machine: catalogue::machine(machine).unwrap(),
+        workload: catalogue::workload(workload).unwrap(),
         load: joule_load().to_owned(),
         schedulers: vec![
-            Scheduler::kernels(EEVDF),
+            Scheduler::kernels(reference),
             Scheduler::of_program(scheduler(), ""),
         ],
         seeds: 2,
-        seconds: 3,
+        seconds,
         warmup: Duration::from_secs(1),
     };
     let lab = lab();
-    let report = or_fail(scenario.run(&lab.cache, &lab.kernel));
+    or_fail(scenario.run(&lab.cache, &lab.kernel))
+}
+
+/// ×0.58 and ×0.61 of EEVDF without EAS were measured over five seeds.
+fn less_energy_than_eevdf_on(machine: &str) {
+    let report = beside(EEVDF, machine, "light-burst", 3);
     let [eevdf, joule] = report.rows.as_slice() else {
         panic!("{report}");
     };
@@ -57,21 +62,7 @@ fn three_clusters_take_less_energy_than_under_eevdf_with_the_work_done() {
 /// ×0.85 of EAS's was measured over two seeds; with an idle CPU for every message it was ×1.93.
 #[test]
 fn messages_take_no_more_energy_than_under_eas() {
-    let machine = catalogue::machine("phone-3c-gs101").unwrap();
-    let scenario = Scenario {
-        machine,
-        workload: catalogue::workload("messaging").unwrap(),
-        load: joule_load().to_owned(),
-        schedulers: vec![
-            Scheduler::kernels(EEVDF_EAS),
-            Scheduler::of_program(scheduler(), ""),
-        ],
-        seeds: 2,
-        seconds: 2,
-        warmup: Duration::from_secs(1),
-    };
-    let lab = lab();
-    let report = or_fail(scenario.run(&lab.cache, &lab.kernel));
+    let report = beside(EEVDF_EAS, "phone-3c-gs101", "messaging", 2);
     let [eas, joule] = report.rows.as_slice() else {
         panic!("{report}");
     };
