@@ -15,7 +15,7 @@ use crate::observation::Probe;
 use crate::units::Nanos;
 
 /// Part of the energy that probes may cost, by default.
-pub const DEFAULT_BUDGET: f64 = 0.005;
+pub const DEFAULT_BUDGET: f64 = 0.003;
 /// Most of the placements that probes may take.
 pub const MAX_SHARE: f64 = 0.05;
 /// Length of a burst: two samples.
@@ -187,7 +187,7 @@ mod tests {
     fn a_doubtful_ranking_is_probed_within_the_budget() {
         let probe = probe(&model(2), &loads(), DEFAULT_BUDGET).unwrap();
         assert_eq!(probe.class, 1);
-        // The big class costs twice as much: at most 0.5 % of placements for 0.5 % of energy.
+        // The big class costs twice as much: no larger a share of placements than of energy.
         assert!(
             probe.share > 0.0 && probe.share <= DEFAULT_BUDGET,
             "{probe:?}"
