@@ -185,6 +185,7 @@ impl<'a> Scheduler<'a> {
             .lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY)
             .context("reading the counters")?
             .ok_or_else(|| anyhow!("the counters are missing"))?;
+        // joule_counters: the counters, then the buckets of waiting times
         let sum = |counter: u32| {
             let start = usize::try_from(counter)
                 .unwrap_or(usize::MAX)
@@ -207,6 +208,9 @@ impl<'a> Scheduler<'a> {
             kicks_wasted: sum(intf::joule_counter_JOULE_KICKS_WASTED),
             stolen: sum(intf::joule_counter_JOULE_STOLEN),
             misfit_up: sum(intf::joule_counter_JOULE_MISFIT_UP),
+            delays: (0..intf::joule_limits_JOULE_DELAY_BUCKETS)
+                .map(|bucket| sum(intf::joule_counter_JOULE_NR_COUNTERS + bucket))
+                .collect(),
             tables_refused: sum(intf::joule_counter_JOULE_TABLES_REFUSED),
             tables_mixed: sum(intf::joule_counter_JOULE_TABLES_MIXED),
             ..Stats::default()

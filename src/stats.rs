@@ -2,6 +2,7 @@
 //! `--help-stats` and whoever reads the scx_stats socket.
 
 use anyhow::Result;
+use num_traits::ToPrimitive;
 use scx_stats::prelude::*;
 use scx_stats_derive::Stats;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,12 @@ pub struct Stats {
     #[stat(desc = "running tasks sent on to a bigger CPU")]
     pub misfit_up: u64,
     /// See the description.
+    #[stat(
+        desc = "tasks by how long they waited from runnable to running: below 2 us, below 4, 8, 16 and so on",
+        _om_skip
+    )]
+    pub delays: Vec<u64>,
+    /// See the description.
     #[stat(desc = "cost tables that the scheduler refused as out of range")]
     pub tables_refused: u64,
     /// See the description.
@@ -121,6 +128,7 @@ impl Default for Stats {
             kicks_wasted: 0,
             stolen: 0,
             misfit_up: 0,
+            delays: Vec::new(),
             tables_refused: 0,
             tables_mixed: 0,
             samples: 0,
@@ -153,12 +161,32 @@ impl Stats {
             kicks_wasted: delta(self.kicks_wasted, earlier.kicks_wasted),
             stolen: delta(self.stolen, earlier.stolen),
             misfit_up: delta(self.misfit_up, earlier.misfit_up),
+            delays: (self.delays.iter().enumerate())
+                .map(|(bucket, &now)| delta(now, earlier.delays.get(bucket).copied().unwrap_or(0)))
+                .collect(),
             tables_refused: delta(self.tables_refused, earlier.tables_refused),
             tables_mixed: delta(self.tables_mixed, earlier.tables_mixed),
             samples: delta(self.samples, earlier.samples),
             meter_faults: delta(self.meter_faults, earlier.meter_faults),
             ..self.clone()
         }
+    }
+
+    /// How long this part of the tasks (0 to 1) waited at most, µs; `None` when none ran. Known to a factor of two:
+    /// within a bucket the waits are taken as spread evenly.
+    pub fn delay_us(&self, part: f64) -> Option<f64> {
+        let total: u64 = self.delays.iter().fold(0, |sum, n| sum.saturating_add(*n));
+        let wanted = part * total.to_f64()?;
+        let (mut below, mut from, mut to) = (0.0, 0.0, 2.0);
+        for count in &self.delays {
+            let count = count.to_f64()?;
+            if count > 0.0 && below + count >= wanted {
+                return Some(from + (to - from) * (wanted - below) / count);
+            }
+            below += count;
+            (from, to) = (to, 2.0 * to);
+        }
+        None
     }
 
     /// Measured and modelled power, for people.
@@ -282,5 +310,24 @@ mod tests {
         };
         assert_eq!(after.since(&before).kicks, 3);
         assert_eq!(before.since(&after).kicks, 7);
+    }
+
+    #[test]
+    fn percentiles_of_waits_lie_in_the_bucket_that_holds_them() {
+        let stats = |delays: &[u64]| Stats {
+            delays: delays.to_vec(),
+            ..Stats::default()
+        };
+        // half below 2 us, the others from 4 to 8
+        let waits = stats(&[50, 0, 50, 0]);
+        assert_eq!(waits.delay_us(0.5), Some(2.0));
+        assert_eq!(waits.delay_us(0.75), Some(6.0));
+        assert_eq!(waits.delay_us(1.0), Some(8.0));
+        let later = stats(&[50, 0, 50, 10]);
+        assert_eq!(later.since(&waits).delay_us(0.5), Some(12.0));
+        for none in [&[][..], &[0, 0]] {
+            assert_eq!(stats(none).delay_us(0.5), None);
+        }
+        assert_eq!(stats(&[0, u64::MAX, u64::MAX]).delay_us(0.0), Some(2.0));
     }
 }

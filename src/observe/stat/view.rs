@@ -348,6 +348,12 @@ impl View<'_> {
         Some(of(since))
     }
 
+    /// How long this part of the tasks waited to run at most, µs.
+    pub fn delay_us(&self, row: &Row, part: f64) -> Option<f64> {
+        let (_, since) = self.scheduler.filter(|_| row.kind == RowKind::System)?;
+        since.delay_us(part)
+    }
+
     /// What the scheduler's model expects, W.
     pub fn modelled_w(&self, row: &Row) -> Option<f64> {
         let (now, _) = self.scheduler?;

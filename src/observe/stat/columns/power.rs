@@ -88,6 +88,22 @@ pub(super) const SCHEDULER: &[Column] = &[
         |view, row| Value::real(view.modelled_w(row), 3),
     ),
     column(
+        "RqDly50_us",
+        "µs",
+        SYSTEM_ROW,
+        Source::Scheduler,
+        "longest time that half of the tasks waited to run, to a factor of two",
+        |view, row| Value::real(view.delay_us(row, 0.5), 1),
+    ),
+    column(
+        "RqDly99_us",
+        "µs",
+        SYSTEM_ROW,
+        Source::Scheduler,
+        "longest time that 99 in 100 tasks waited to run, to a factor of two",
+        |view, row| Value::real(view.delay_us(row, 0.99), 1),
+    ),
+    column(
         "Kicks",
         "",
         SYSTEM_ROW,
