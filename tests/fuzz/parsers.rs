@@ -4,6 +4,8 @@
 //! words or of noise, removed, turned into directories. It is drawn from its number alone, so that a
 //! failure can be had again. A parser fails by panicking, or by an answer that cannot be.
 
+#[path = "telemetry.rs"]
+mod telemetry;
 #[path = "trees.rs"]
 mod trees;
 
@@ -28,8 +30,8 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use trees::{
-    BATTERY, COMMAND_LINE, CPUS, ENERGY_MODEL, HWMON, KERNEL, MACHINE, PMU, POWERCAP, PROFILE,
-    Tree, WORDS,
+    ACTIVITY, BATTERY, COMMAND_LINE, CPUS, ENERGY_MODEL, HWMON, KERNEL, MACHINE, PMU, POWERCAP,
+    PROFILE, RECORDING, Tree, WATCH, WORDS,
 };
 
 /// A parser with a tree that it takes.
@@ -91,6 +93,24 @@ pub const PARSERS: &[Parser] = &[
         turns: 3,
         files: ENERGY_MODEL,
         run: energy_model,
+    },
+    Parser {
+        name: "activity",
+        turns: 2,
+        files: ACTIVITY,
+        run: telemetry::activity,
+    },
+    Parser {
+        name: "watch",
+        turns: 1,
+        files: WATCH,
+        run: telemetry::watch,
+    },
+    Parser {
+        name: "recording",
+        turns: 3,
+        files: RECORDING,
+        run: telemetry::recording,
     },
     Parser {
         name: "probe",

@@ -188,3 +188,94 @@ pub const COMMAND_LINE: Tree = &[(
     "words",
     "scx_joule --stats 5 --profile battery check --json\n",
 )];
+pub const ACTIVITY: Tree = &[
+    (
+        "proc/stat",
+        "cpu  30 0 30 700 20 0 0 0 0 0\ncpu0 10 0 10 300 5 0 0 0 0 0\ncpu1 10 0 10 200 5 0 0 0 0 0\ncpu2 10 0 10 200 10 0 0 0 0 0\nintr 5 6\n",
+    ),
+    ("sys/devices/system/cpu/online", "0-2\n"),
+    (
+        "sys/devices/system/cpu/cpu0/cpufreq/stats/time_in_state",
+        "500000 300\n1000000 40\n",
+    ),
+    (
+        "sys/devices/system/cpu/cpu2/cpufreq/scaling_cur_freq",
+        "2000000\n",
+    ),
+    (
+        "sys/devices/system/cpu/cpu0/cpuidle/state0/time",
+        "905000\n",
+    ),
+    ("sys/devices/system/cpu/cpu0/cpuidle/state0/usage", "12\n"),
+    (
+        "sys/devices/system/cpu/cpu0/cpuidle/state1/time",
+        "905000\n",
+    ),
+    ("sys/devices/system/cpu/cpu0/cpuidle/state1/usage", "12\n"),
+    (
+        "sys/devices/system/cpu/cpu1/cpuidle/state0/time",
+        "905000\n",
+    ),
+    ("sys/devices/system/cpu/cpu1/cpuidle/state0/usage", "12\n"),
+    (
+        "sys/devices/system/cpu/cpu1/cpuidle/state1/time",
+        "905000\n",
+    ),
+    ("sys/devices/system/cpu/cpu1/cpuidle/state1/usage", "12\n"),
+];
+pub const WATCH: Tree = &[
+    (
+        "proc/stat",
+        "cpu  20 0 20 500 20 0 0 0 0 0\ncpu0 10 0 10 300 5 0 0 0 0 0\ncpu1 10 0 10 200 5 0 0 0 0 0\n",
+    ),
+    (
+        "proc/interrupts",
+        "           CPU0       CPU1\n  0:  9  0  IO-APIC  2-edge  timer\nNMI:  3  4  Non-maskable interrupts\nERR:  0\n",
+    ),
+    (
+        "proc/schedstat",
+        "version 17\ntimestamp 5\ncpu0 0 0 0 0 0 0 900 800 70\ncpu1 0 0 0 0 0 0 900 800 70\n",
+    ),
+    ("sys/devices/system/cpu/online", "0-1\n"),
+    ("sys/devices/system/cpu/cpu0/cpuidle/state0/name", "POLL\n"),
+    ("sys/devices/system/cpu/cpu0/cpuidle/state0/time", "500\n"),
+    ("sys/devices/system/cpu/cpu0/cpuidle/state0/usage", "4\n"),
+    ("sys/devices/system/cpu/cpu0/cpuidle/state0/above", "1\n"),
+    (
+        "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count",
+        "2\n",
+    ),
+    (
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq",
+        "800000\n",
+    ),
+    (
+        "sys/devices/system/cpu/cpuidle/low_power_idle_cpu_residency_us",
+        "77\n",
+    ),
+    (
+        "sys/devices/system/cpu/intel_uncore_frequency/package_00_die_00/current_freq_khz",
+        "1800000\n",
+    ),
+    (
+        "sys/devices/system/cpu/intel_uncore_frequency/uncore01/package_id",
+        "1\n",
+    ),
+    (
+        "sys/devices/system/cpu/intel_uncore_frequency/uncore01/current_freq_khz",
+        "2000000\n",
+    ),
+    ("sys/class/hwmon/hwmon0/name", "coretemp\n"),
+    ("sys/class/hwmon/hwmon0/temp1_label", "Package id 0\n"),
+    ("sys/class/hwmon/hwmon0/temp1_input", "51000\n"),
+    ("sys/class/hwmon/hwmon0/temp2_label", "Core 0\n"),
+    ("sys/class/hwmon/hwmon0/temp2_input", "-4000\n"),
+    ("sys/class/drm/card0/power/rc6_residency_ms", "800\n"),
+    ("sys/class/drm/card0/gt_cur_freq_mhz", "300\n"),
+    (
+        "sys/class/drm/card0/device/tile0/gt1/freq0/act_freq",
+        "600\n",
+    ),
+];
+/// Not a file of any machine: see `telemetry::recording`.
+pub const RECORDING: Tree = &[("edits", "\u{1}\u{2}\u{3}\u{1}\u{40}\u{7}")];
