@@ -1,8 +1,11 @@
 //! What one full sample costs: all energy meters and the CPUs' activity, on machines made of files.
 //!
 //! `cargo bench --bench energy_sample`. Besides the time it counts system calls, by running itself under `perf stat`
-//! with few and with many samples. Files in memory cost about what sysfs costs to open and read, without the
-//! driver behind it (an MSR read on another CPU takes an interrupt of that CPU, some 2 µs more).
+//! with few and with many samples. Files in memory cost about what sysfs costs to read, without the driver behind it (an
+//! MSR read on another CPU takes an interrupt of that CPU, some 2 µs more), but twice the system calls: a tree of files
+//! is asked each time whether a file has been replaced, the machine's own is not.
+//!
+//! Last it holds `scx_joule stat` against `perf stat -I` and turbostat, where they run, on this machine.
 
 #![allow(
     missing_docs,
@@ -16,18 +19,20 @@ use scx_joule::energy::battery::{BatteryPower, batteries};
 use scx_joule::energy::hwmon::{Hwmon, channels};
 use scx_joule::energy::powercap::Powercap;
 use scx_joule::energy::{EnergySource, Moment};
-use scx_joule::sysroot::SysRoot;
+use scx_joule::sysroot::{SysRoot, keep_many_open};
 use scx_joule::topology::Topology;
 use scx_joule::units::{KHz, Nanos};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// CPUs, packages.
 const MACHINES: [(usize, usize); 2] = [(16, 1), (256, 2)];
-/// How many samples tell one sample's system calls.
+/// How many samples tell one sample's system calls and CPU time.
 const FEW: u64 = 10;
 const MANY: u64 = 110;
+/// How often CPU time is measured; the least counts, as nothing makes a sample cheaper than it is.
+const TRIES: usize = 3;
 /// A loop that looks four times a second.
 const SAMPLES_PER_S: f64 = 4.0;
 
@@ -70,6 +75,18 @@ impl Reader {
     fn full(&mut self) {
         self.meters();
         std::hint::black_box(self.activity.sample(self.at).expect("activity"));
+    }
+
+    /// CPU time of a full sample, µs.
+    fn full_us(&mut self) -> f64 {
+        let tries = (0..TRIES).map(|_| {
+            let start = cpu_time();
+            for _ in 0..MANY {
+                self.full();
+            }
+            (cpu_time() - start) * 1e6 / 110.0
+        });
+        tries.fold(f64::INFINITY, f64::min)
     }
 }
 
@@ -168,20 +185,72 @@ fn directory() -> tempfile::TempDir {
         .expect("a directory")
 }
 
-/// System calls of this process with so many samples; `None` where they cannot be counted.
-fn calls(samples: u64, cpus: usize, packages: usize) -> Option<f64> {
-    let this = std::env::current_exe().ok()?;
-    let numbers = [samples.to_string(), cpus.to_string(), packages.to_string()];
+/// What a command takes as perf counts it: ms of `task-clock`, or a number of events; `None` where it cannot be had.
+fn counted(event: &str, command: &[&str]) -> Option<f64> {
     let output = Command::new("perf")
-        .args(["stat", "-x,", "-e", "raw_syscalls:sys_enter", "--"])
-        .arg(this)
-        .arg("samples")
-        .args(numbers)
+        .args(["stat", "-x,", "-o", "/dev/fd/1", "-e", event, "--"])
+        .args(command)
+        .stderr(Stdio::null())
         .output()
         .ok()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = said.lines().find(|line| line.contains("sys_enter"))?;
-    line.split(',').next()?.parse().ok()
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said
+        .lines()
+        .find(|line| line.contains(&format!(",{event},")))?;
+    (output.status.success()).then(|| line.split(',').next()?.parse().ok())?
+}
+
+/// What one sample takes, by a command that is given how many to take: [`FEW`], and a hundred more.
+fn of_a_sample(event: &str, command: impl Fn(u64) -> Vec<String>) -> Option<f64> {
+    let of = |samples| {
+        let words = command(samples);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        counted(event, &words)
+    };
+    // what both have in common, starting up above all, goes out
+    Some((of(MANY)? - of(FEW)?) / 100.0)
+}
+
+/// CPU time of a sample, ms: the least of several tries.
+fn ms_of_a_sample(command: impl Fn(u64) -> Vec<String>) -> Option<f64> {
+    let tries = (0..TRIES).map(|_| of_a_sample("task-clock", &command));
+    tries.flatten().reduce(f64::min)
+}
+
+/// The TSC and the interrupts by SMM of each CPU, ten times a second, on this machine.
+fn beside_others() {
+    let words = |text: String| text.split_whitespace().map(str::to_owned).collect();
+    let ours = env!("CARGO_BIN_EXE_scx_joule");
+    let stat = |n| {
+        words(format!(
+            "{ours} stat -q -o /dev/null --show TSC_MHz,SMI -i 0.1 -n {n}"
+        ))
+    };
+    let Some(stat) = ms_of_a_sample(stat) else {
+        return println!("this machine: nothing to compare with (perf)");
+    };
+    println!("this machine: scx_joule stat takes {stat:.3} ms of CPU time a sample");
+    let perf = |n| {
+        let seconds = 0.1 * f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+        words(format!(
+            "perf stat -a -A -x, -I 100 -e msr/tsc/,msr/smi/ -o /dev/null -- sleep {seconds}"
+        ))
+    };
+    let turbostat = |n| {
+        words(format!(
+            "turbostat -q --show TSC_MHz,SMI -i 0.1 -n {n} -o /dev/null"
+        ))
+    };
+    let others = [
+        ("perf stat -I", ms_of_a_sample(perf)),
+        ("turbostat", ms_of_a_sample(turbostat)),
+    ];
+    for (name, ms) in others {
+        match ms {
+            Some(ms) => println!("    {name}: {ms:.3} ms; ours is x{:.2} of it", stat / ms),
+            None => println!("    {name} does not run here"),
+        }
+    }
 }
 
 fn take(samples: u64, cpus: usize, packages: usize) {
@@ -194,6 +263,7 @@ fn take(samples: u64, cpus: usize, packages: usize) {
 }
 
 fn main() {
+    keep_many_open();
     let words: Vec<_> = std::env::args().skip(1).collect();
     if let [word, samples, cpus, packages] = words.as_slice()
         && word == "samples"
@@ -213,26 +283,28 @@ fn main() {
         criterion.bench_function(&format!("full/{cpus}"), |bench| {
             bench.iter(|| reader.full());
         });
-        let start = cpu_time();
-        for _ in 0..MANY {
-            reader.full();
-        }
-        let us = (cpu_time() - start) * 1e6 / 110.0;
+        let us = reader.full_us();
         println!(
             "{cpus} CPUs: {us:.0} µs of CPU time a sample; {SAMPLES_PER_S} a second take {:.3} % of one CPU",
             us * SAMPLES_PER_S / 1e4
         );
-        // what both have in common, starting up above all, goes out
-        match (calls(FEW, cpus, packages), calls(MANY, cpus, packages)) {
-            (Some(few), Some(many)) => {
-                println!(
-                    "{cpus} CPUs: {:.0} system calls a sample",
-                    (many - few) / 100.0
-                );
-            }
-            _ => println!("{cpus} CPUs: system calls cannot be counted (perf, raw_syscalls)"),
+        let this = std::env::current_exe().expect("a path");
+        let samples = |n: u64| {
+            let word = |number: usize| number.to_string();
+            vec![
+                this.display().to_string(),
+                "samples".to_owned(),
+                n.to_string(),
+                word(cpus),
+                word(packages),
+            ]
+        };
+        match of_a_sample("raw_syscalls:sys_enter", samples) {
+            Some(calls) => println!("{cpus} CPUs: {calls:.0} system calls a sample"),
+            None => println!("{cpus} CPUs: system calls cannot be counted (perf, raw_syscalls)"),
         }
     }
+    beside_others();
     criterion.final_summary();
 }
 

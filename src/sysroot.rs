@@ -4,6 +4,10 @@
 //! A file that is not there is `Ok(None)`, never a zero; a file that is there and cannot be read or
 //! understood is an [`Error`] that names it.
 
+mod open_file;
+
+pub use open_file::{OpenFile, keep_many_open};
+
 use crate::error::{Error, Result};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -41,6 +45,11 @@ impl SysRoot {
         self.path(relative).exists()
     }
 
+    /// A file to be read again and again; whether it is there shows when it is read.
+    pub fn open(&self, relative: impl AsRef<Path>) -> OpenFile {
+        OpenFile::new(self.path(relative), !self.is_host())
+    }
+
     /// The file's text without surrounding white space or NULs (the CPU lists of some kernels end in
     /// one); `None` when there is no such file or its
     /// device has gone (an offline CPU's files answer ENODEV or ENXIO).
@@ -48,11 +57,8 @@ impl SysRoot {
     /// # Errors
     /// [`Error::Denied`] without the privilege to read it, [`Error::Io`] for anything else.
     pub fn text(&self, relative: impl AsRef<Path>) -> Result<Option<String>> {
-        Ok(self.bytes(relative)?.map(|bytes| {
-            let text = String::from_utf8_lossy(&bytes);
-            let padding = |c: char| c.is_whitespace() || c == '\0';
-            text.trim_matches(padding).to_owned()
-        }))
+        let bytes = self.bytes(relative)?;
+        Ok(bytes.map(|bytes| trimmed(&String::from_utf8_lossy(&bytes)).to_owned()))
     }
 
     /// The file's raw bytes; `None` as for [`SysRoot::text`].
@@ -102,11 +108,9 @@ impl SysRoot {
         let Some(text) = self.text(relative)?.filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
-        text.split_whitespace()
-            .map(str::parse)
-            .collect::<std::result::Result<_, _>>()
+        parse_values(&text)
             .map(Some)
-            .map_err(|_| malformed(self.path(relative), &text, expected))
+            .ok_or_else(|| malformed(self.path(relative), &text, expected))
     }
 
     /// A kernel CPU list such as `0-3,8` as ascending CPU numbers.
@@ -151,6 +155,15 @@ impl SysRoot {
         names.sort();
         Ok(names)
     }
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\0')
+}
+
+fn parse_values<T: FromStr>(text: &str) -> Option<Vec<T>> {
+    let values = text.split_whitespace().map(str::parse);
+    values.collect::<std::result::Result<_, _>>().ok()
 }
 
 /// The largest CPU number that a list may name: the kernel's own limit (CONFIG_NR_CPUS ≤ 8192).

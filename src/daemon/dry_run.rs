@@ -10,7 +10,7 @@ use crate::energy::replay::Replay;
 use crate::model::cost::{ClassLoad, marginal_cost};
 use crate::observation::CostTable;
 use crate::stats::Stats;
-use crate::sysroot::SysRoot;
+use crate::sysroot::{SysRoot, keep_many_open};
 use crate::topology::Topology;
 use anyhow::{Context, Result, bail};
 use crossbeam_channel::{Receiver, select, tick};
@@ -30,6 +30,7 @@ const TASK_CAP: f64 = 102.4;
 /// When there is no energy counter, when what the kernel tells cannot be read or understood, or when standard
 /// output is gone.
 pub fn run(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<()> {
+    keep_many_open();
     while session(config, sys, stop)? {}
     Ok(())
 }

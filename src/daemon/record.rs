@@ -6,7 +6,7 @@ use crate::energy::activity::KernelActivity;
 use crate::energy::record::{Frame, Machine, Sample, Writer};
 use crate::energy::select::Purpose;
 use crate::energy::{self, EnergySource, kernel_em};
-use crate::sysroot::SysRoot;
+use crate::sysroot::{SysRoot, keep_many_open};
 use crate::topology::Topology;
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, select, tick};
@@ -32,6 +32,7 @@ pub fn run(
     mut samples: Option<u64>,
     stop: &Receiver<()>,
 ) -> Result<()> {
+    keep_many_open();
     let mut writer = Writer::open(path)?;
     while session(sys, &mut writer, interval, &mut samples, stop)? {}
     Ok(writer.finish()?)

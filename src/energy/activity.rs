@@ -18,7 +18,7 @@ pub use interval::{CpuInterval, Interval, PackageInterval, Places, StateInterval
 
 use crate::error::Result;
 use crate::observation::{Activity, GroupActivity};
-use crate::sysroot::SysRoot;
+use crate::sysroot::{OpenFile, SysRoot};
 use crate::topology::{Group, Topology};
 use crate::units::{KHz, Nanos};
 use num_traits::ToPrimitive;
@@ -28,15 +28,31 @@ use std::collections::BTreeMap;
 const TICK_NS: u64 = 10_000_000;
 const USEC_NS: u64 = 1000;
 
-/// A group's CPUs, and the frequencies of its OPPs, ascending.
+/// A group's CPUs, the frequencies of its OPPs, ascending, and the clock of its first CPU.
 struct Watched {
     cpus: Vec<usize>,
     opps: Vec<KHz>,
+    clock: Clock,
+}
+
+/// What cpufreq tells of a clock.
+struct Clock {
+    times: OpenFile,
+    now: OpenFile,
+}
+
+/// A CPU's files of cpuidle: `time` and `usage` of each state, by depth.
+struct IdleStates {
+    cpu: usize,
+    states: Vec<[OpenFile; 2]>,
 }
 
 /// Reads and adds up what each group did since it was made.
 pub struct KernelActivity {
     sys: SysRoot,
+    online: OpenFile,
+    ticks: OpenFile,
+    idle: Vec<IdleStates>,
     groups: Vec<Watched>,
     sums: Vec<GroupActivity>,
     earlier: Option<Snapshot>,
@@ -68,6 +84,7 @@ impl KernelActivity {
         let watched = |group: &Group| Watched {
             cpus: group.cpus.clone(),
             opps: opps.get(group.class).cloned().unwrap_or_default(),
+            clock: Clock::new(sys, group.cpus.first().copied().unwrap_or_default()),
         };
         let groups: Vec<Watched> = topology.groups.iter().map(watched).collect();
         let sums = groups.iter().map(|group| GroupActivity {
@@ -75,8 +92,16 @@ impl KernelActivity {
             busy: vec![Nanos::default(); group.opps.len()],
             ..GroupActivity::default()
         });
+        let cpus = groups.iter().flat_map(|group| &group.cpus);
+        let idle = cpus.map(|&cpu| IdleStates {
+            cpu,
+            states: Vec::new(),
+        });
         Self {
             sys: sys.clone(),
+            online: sys.open("sys/devices/system/cpu/online"),
+            ticks: sys.open("proc/stat"),
+            idle: idle.collect(),
             sums: sums.collect(),
             groups,
             earlier: None,
@@ -115,14 +140,9 @@ impl KernelActivity {
         })
     }
 
-    fn snapshot(&self, at: Nanos) -> Result<Snapshot> {
-        let mut idle = self.ticks()?;
-        for (&cpu, idle) in &mut idle {
-            if let Some(exact) = self.cpuidle(cpu)? {
-                *idle = exact;
-            }
-        }
-        let clocks = self.groups.iter().map(|group| self.clock(group));
+    fn snapshot(&mut self, at: Nanos) -> Result<Snapshot> {
+        let idle = self.idle()?;
+        let clocks = self.groups.iter_mut().map(|group| group.clock.read());
         Ok(Snapshot {
             at,
             idle,
@@ -130,53 +150,98 @@ impl KernelActivity {
         })
     }
 
-    /// Idle time of every online CPU by /proc/stat.
-    fn ticks(&self) -> Result<BTreeMap<usize, Idle>> {
-        let times = files::ticks(&self.sys)?.unwrap_or_default().into_iter();
-        let idle = |(cpu, time)| {
-            let idle = Idle {
+    /// Of every online CPU: by cpuidle, and by /proc/stat, which costs more, where one has no driver.
+    fn idle(&mut self) -> Result<BTreeMap<usize, Idle>> {
+        let online = self.online.cpu_list()?;
+        let is_online = |cpu| {
+            let online = online.as_deref();
+            online.is_none_or(|online| online.binary_search(&cpu).is_ok())
+        };
+        let mut idle = BTreeMap::new();
+        for states in &mut self.idle {
+            if is_online(states.cpu)
+                && let Some(exact) = states.read(&self.sys)?
+            {
+                idle.insert(states.cpu, exact);
+            }
+        }
+        if online.is_some_and(|online| online.iter().all(|cpu| idle.contains_key(cpu))) {
+            return Ok(idle);
+        }
+        let ticks = files::ticks(&mut self.ticks)?.unwrap_or_default();
+        idle.retain(|cpu, _| ticks.contains_key(cpu));
+        for (cpu, time) in ticks {
+            let coarse = Idle {
                 time,
                 ..Idle::default()
             };
-            (cpu, idle)
-        };
-        Ok(times.map(idle).collect())
-    }
-
-    /// By cpuidle's `time` and `usage` (Documentation/admin-guide/pm/cpuidle.rst); `None` without a driver.
-    fn cpuidle(&self, cpu: usize) -> Result<Option<Idle>> {
-        let directory = format!("sys/devices/system/cpu/cpu{cpu}/cpuidle");
-        let mut states: Vec<(u64, u64)> = Vec::new();
-        loop {
-            let state = format!("{directory}/state{}", states.len());
-            let time = self.sys.value(format!("{state}/time"), "microseconds")?;
-            let usage = self.sys.value(format!("{state}/usage"), "a count")?;
-            let Some(state) = time.zip(usage) else { break };
-            states.push(state);
+            idle.entry(cpu).or_insert(coarse);
         }
-        let Some((deepest, others)) = states.split_last() else {
+        Ok(idle)
+    }
+}
+
+impl IdleStates {
+    /// By cpuidle's `time` and `usage` (Documentation/admin-guide/pm/cpuidle.rst); `None` without a driver.
+    fn read(&mut self, sys: &SysRoot) -> Result<Option<Idle>> {
+        let mut sums = Vec::with_capacity(self.states.len());
+        for files in &mut self.states {
+            sums.extend(state(files)?);
+        }
+        if sums.is_empty() || sums.len() < self.states.len() {
+            sums = self.find(sys)?;
+        }
+        let Some((deepest, others)) = sums.split_last() else {
             return Ok(None);
         };
-        let shallow: u64 = others.iter().map(|(time, _)| time).sum();
+        let add = |one: u64, other: &u64| one.saturating_add(*other);
+        let shallow = others.iter().map(|(time, _)| time).fold(0, add);
         Ok(Some(Idle {
-            time: Nanos::new((shallow + deepest.0).saturating_mul(USEC_NS)),
+            time: Nanos::new(shallow.saturating_add(deepest.0).saturating_mul(USEC_NS)),
             shallow: Nanos::new(shallow.saturating_mul(USEC_NS)),
-            shallow_exits: others.iter().map(|(_, usage)| usage).sum(),
+            shallow_exits: others.iter().map(|(_, usage)| usage).fold(0, add),
             deep_exits: deepest.1,
         }))
     }
 
-    /// How long the group's clock has run at each frequency; where that is not kept, its present frequency
-    /// with no time.
-    fn clock(&self, group: &Watched) -> Result<BTreeMap<KHz, Nanos>> {
-        let Some(cpu) = group.cpus.first() else {
-            return Ok(BTreeMap::new());
-        };
+    /// Opens what there is now, and reads it.
+    fn find(&mut self, sys: &SysRoot) -> Result<Vec<(u64, u64)>> {
+        self.states.clear();
+        let mut sums = Vec::new();
+        loop {
+            let directory = format!(
+                "sys/devices/system/cpu/cpu{}/cpuidle/state{}",
+                self.cpu,
+                sums.len()
+            );
+            let mut files = ["time", "usage"].map(|file| sys.open(format!("{directory}/{file}")));
+            let Some(found) = state(&mut files)? else {
+                return Ok(sums);
+            };
+            sums.push(found);
+            self.states.push(files);
+        }
+    }
+}
+
+/// Time in a state, µs, and how often it was entered; `None` when it has gone.
+fn state([time, usage]: &mut [OpenFile; 2]) -> Result<Option<(u64, u64)>> {
+    let time = time.value("microseconds")?;
+    Ok(time.zip(usage.value("a count")?))
+}
+
+impl Clock {
+    fn new(sys: &SysRoot, cpu: usize) -> Self {
         let directory = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq");
-        let times: Option<Vec<u64>> = self.sys.values(
-            format!("{directory}/stats/time_in_state"),
-            "pairs of kHz and ticks",
-        )?;
+        Self {
+            times: sys.open(format!("{directory}/stats/time_in_state")),
+            now: sys.open(format!("{directory}/scaling_cur_freq")),
+        }
+    }
+
+    /// How long the clock has run at each frequency; where that is not kept, its present frequency with no time.
+    fn read(&mut self) -> Result<BTreeMap<KHz, Nanos>> {
+        let times: Option<Vec<u64>> = self.times.values("pairs of kHz and ticks")?;
         // A table that has never counted was made before the clock's frequency was known and never will.
         let counted = times.filter(|times| times.iter().skip(1).step_by(2).any(|&ticks| ticks > 0));
         if let Some(times) = counted {
@@ -186,10 +251,7 @@ impl KernelActivity {
             };
             return Ok(pairs.map(pair).collect());
         }
-        let now: Option<u64> = (self.sys).value(
-            format!("{directory}/scaling_cur_freq"),
-            "a frequency in kHz",
-        )?;
+        let now: Option<u64> = self.now.value("a frequency in kHz")?;
         Ok(now
             .map(|khz| (KHz::new(khz), Nanos::default()))
             .into_iter()

@@ -6,9 +6,10 @@
 
 use super::source::{Access, Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
 use crate::error::Result;
-use crate::sysroot::SysRoot;
+use crate::sysroot::{OpenFile, SysRoot};
 use crate::units::{Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 const CLASS: &str = "sys/class/power_supply";
 
@@ -59,9 +60,12 @@ pub struct Battery {
 /// Only when the class directory cannot be listed: a battery that cannot be read is a fact.
 pub fn batteries(sys: &SysRoot) -> Result<Vec<Battery>> {
     let mut batteries = Vec::new();
-    for name in sys.entries(CLASS)? {
-        let supply = Supply { sys, name: &name };
-        if !supply.is_system("Battery") || supply.text("present").is_some_and(|text| text == "0") {
+    let mut supplies = Supplies::default();
+    let external = supplies.feed(sys)?;
+    for (name, supply) in &mut supplies.known {
+        let path = |file: &str| format!("{CLASS}/{name}/{file}");
+        let is_there = || word(&mut sys.open(path("present"))).is_none_or(|word| word != "0");
+        if !supply.is_system(&["Battery"]) || !is_there() {
             continue;
         }
         let methods = [
@@ -73,7 +77,7 @@ pub fn batteries(sys: &SysRoot) -> Result<Vec<Battery>> {
         let mut method = None;
         let mut access = Access::Absent;
         for (candidate, files) in methods {
-            let reads = files.iter().map(|file| supply.number(file));
+            let reads = files.iter().map(|file| number(&mut sys.open(path(file))));
             match reads.collect::<Result<Option<Vec<_>>>>() {
                 Ok(None) => {}
                 read @ Ok(Some(_)) => {
@@ -83,10 +87,9 @@ pub fn batteries(sys: &SysRoot) -> Result<Vec<Battery>> {
                 read @ Err(_) => access = Access::of(&read),
             }
         }
-        let state = state(sys, &name)?;
         batteries.push(Battery {
-            name,
-            state,
+            state: state(external, &mut sys.open(path("status"))),
+            name: name.clone(),
             method,
             access,
         });
@@ -94,50 +97,75 @@ pub fn batteries(sys: &SysRoot) -> Result<Vec<Battery>> {
     Ok(batteries)
 }
 
-/// One directory below /sys/class/power_supply.
-struct Supply<'a> {
-    sys: &'a SysRoot,
-    name: &'a str,
+/// What the kernel shows below /sys/class/power_supply.
+#[derive(Debug, Default)]
+struct Supplies {
+    known: BTreeMap<String, Supply>,
 }
 
-impl Supply<'_> {
-    fn path(&self, file: &str) -> String {
-        format!("{CLASS}/{}/{file}", self.name)
-    }
+/// One of them. Some drivers change the type when something is plugged in.
+#[derive(Debug)]
+struct Supply {
+    kind: OpenFile,
+    scope: OpenFile,
+    online: OpenFile,
+}
 
-    fn text(&self, file: &str) -> Option<String> {
-        self.sys.text(self.path(file)).ok().flatten()
-    }
-
-    /// The figure without its sign: drivers do not agree which sign discharging has.
-    fn number(&self, file: &str) -> Result<Option<u64>> {
-        let value: Option<i64> = self.sys.value(self.path(file), "a whole number")?;
-        Ok(value.map(i64::unsigned_abs))
-    }
-
-    fn is_system(&self, kind: &str) -> bool {
-        self.text("type").is_some_and(|text| text == kind)
-            && self.text("scope").is_none_or(|scope| scope != "Device")
+impl Supplies {
+    /// Whether one that is no battery feeds the machine.
+    fn feed(&mut self, sys: &SysRoot) -> Result<bool> {
+        let names = sys.entries(CLASS)?;
+        self.known.retain(|name, _| names.contains(name));
+        for name in names {
+            let new = |name: &String| Supply::new(sys, name);
+            self.known.entry(name).or_insert_with_key(new);
+        }
+        Ok(self.known.values_mut().any(Supply::feeds))
     }
 }
 
-fn state(sys: &SysRoot, battery: &str) -> Result<State> {
-    for name in sys.entries(CLASS)? {
-        let supply = Supply { sys, name: &name };
-        let feeds = ["Mains", "USB", "Wireless"]
-            .iter()
-            .any(|kind| supply.is_system(kind));
-        // 1 is online, 2 online at a fixed and 3 at a programmable voltage.
-        if feeds && supply.text("online").is_some_and(|online| online != "0") {
-            return Ok(State::External);
+impl Supply {
+    fn new(sys: &SysRoot, name: &str) -> Self {
+        let open = |file: &str| sys.open(format!("{CLASS}/{name}/{file}"));
+        Self {
+            kind: open("type"),
+            scope: open("scope"),
+            online: open("online"),
         }
     }
-    let battery = Supply { sys, name: battery };
-    Ok(match battery.text("status").as_deref() {
+
+    fn is_system(&mut self, kinds: &[&str]) -> bool {
+        word(&mut self.kind).is_some_and(|kind| kinds.contains(&kind.as_str()))
+            && word(&mut self.scope).is_none_or(|scope| scope != "Device")
+    }
+
+    fn feeds(&mut self) -> bool {
+        // 1 is online, 2 online at a fixed and 3 at a programmable voltage.
+        self.is_system(&["Mains", "USB", "Wireless"])
+            && word(&mut self.online).is_some_and(|online| online != "0")
+    }
+}
+
+fn word(file: &mut OpenFile) -> Option<String> {
+    file.value("a word").ok().flatten()
+}
+
+/// The figure without its sign: drivers do not agree which sign discharging has.
+fn number(file: &mut OpenFile) -> Result<Option<u64>> {
+    let value: Option<i64> = file.value("a whole number")?;
+    Ok(value.map(i64::unsigned_abs))
+}
+
+/// By whether something else feeds the machine, and the battery's own word.
+fn state(external: bool, status: &mut OpenFile) -> State {
+    if external {
+        return State::External;
+    }
+    match word(status).as_deref() {
         Some("Discharging") => State::Discharging,
         Some("Charging" | "Full" | "Not charging") => State::External,
         _ => State::Unknown,
-    })
+    }
 }
 
 /// How much a slowly refreshed figure fell, and in what time.
@@ -192,16 +220,32 @@ pub struct BatteryPower {
     sys: SysRoot,
     name: String,
     method: Method,
+    figure: OpenFile,
+    voltage: Option<OpenFile>,
+    status: OpenFile,
+    supplies: Supplies,
     slope: Slope,
 }
 
 impl BatteryPower {
     /// A reader of this battery; `None` when it shows nothing to find its power by.
     pub fn open(sys: &SysRoot, battery: &Battery) -> Option<Self> {
+        let method = battery.method?;
+        let (figure, with_voltage) = match method {
+            Method::Power => ("power_now", false),
+            Method::CurrentVoltage => ("current_now", true),
+            Method::EnergySlope => ("energy_now", false),
+            Method::ChargeSlope => ("charge_now", true),
+        };
+        let open = |file: &str| sys.open(format!("{CLASS}/{}/{file}", battery.name));
         Some(Self {
             sys: sys.clone(),
             name: battery.name.clone(),
-            method: battery.method?,
+            method,
+            figure: open(figure),
+            voltage: with_voltage.then(|| open("voltage_now")),
+            status: open("status"),
+            supplies: Supplies::default(),
             slope: Slope::default(),
         })
     }
@@ -213,22 +257,13 @@ impl BatteryPower {
     }
 
     fn power(&mut self, now: Moment) -> Result<Option<Microwatts>> {
-        let supply = Supply {
-            sys: &self.sys,
-            name: &self.name,
+        let value = number(&mut self.figure)?;
+        let factor = match &mut self.voltage {
+            Some(voltage) => number(voltage)?,
+            None => Some(1_000_000),
         };
-        let (first, with_voltage) = match self.method {
-            Method::Power => ("power_now", false),
-            Method::CurrentVoltage => ("current_now", true),
-            Method::EnergySlope => ("energy_now", false),
-            Method::ChargeSlope => ("charge_now", true),
-        };
-        let value = supply.number(first)?;
-        let factor = match with_voltage {
-            true => supply.number("voltage_now")?,
-            false => Some(1_000_000),
-        };
-        let discharging = state(&self.sys, &self.name)? == State::Discharging;
+        let external = self.supplies.feed(&self.sys)?;
+        let discharging = state(external, &mut self.status) == State::Discharging;
         if !discharging || now.resumed {
             self.slope = Slope::default();
         }

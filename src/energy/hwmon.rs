@@ -5,7 +5,7 @@
 use super::counter::{Counter, Limits};
 use super::source::{Access, Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
 use crate::error::Result;
-use crate::sysroot::SysRoot;
+use crate::sysroot::{OpenFile, SysRoot};
 use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +108,7 @@ fn channel(
         path,
         voltage,
     };
-    channel.access = Access::of(&value(sys, &channel));
+    channel.access = Access::of(&Input::new(sys, &channel).value());
     channel
 }
 
@@ -128,25 +128,40 @@ fn kind(file: &str) -> Option<Kind> {
     numbered.then_some(kind)
 }
 
-/// The channel's figure, µJ or µW; `None` when it is not there, or when current flows back into a rail.
-fn value(sys: &SysRoot, channel: &Channel) -> Result<Option<u64>> {
-    let Some(voltage) = &channel.voltage else {
-        let expected = "an energy in µJ or a power in µW, 0 or more";
-        return sys.value(&channel.path, expected);
-    };
-    let current_ma: Option<i64> = sys.value(&channel.path, "a current in mA")?;
-    let voltage_mv: Option<i64> = sys.value(voltage, "a voltage in mV")?;
-    let power_uw = current_ma
-        .zip(voltage_mv)
-        .and_then(|(current_ma, voltage_mv)| current_ma.checked_mul(voltage_mv));
-    Ok(power_uw.and_then(|power_uw| u64::try_from(power_uw).ok()))
+/// A channel's files.
+#[derive(Debug)]
+struct Input {
+    figure: OpenFile,
+    voltage: Option<OpenFile>,
+}
+
+impl Input {
+    fn new(sys: &SysRoot, channel: &Channel) -> Self {
+        Self {
+            figure: sys.open(&channel.path),
+            voltage: channel.voltage.as_ref().map(|path| sys.open(path)),
+        }
+    }
+
+    /// The channel's figure, µJ or µW; `None` when it is not there, or when current flows back into a rail.
+    fn value(&mut self) -> Result<Option<u64>> {
+        let Some(voltage) = &mut self.voltage else {
+            let expected = "an energy in µJ or a power in µW, 0 or more";
+            return self.figure.value(expected);
+        };
+        let current_ma: Option<i64> = self.figure.value("a current in mA")?;
+        let voltage_mv: Option<i64> = voltage.value("a voltage in mV")?;
+        let power_uw = current_ma
+            .zip(voltage_mv)
+            .and_then(|(current_ma, voltage_mv)| current_ma.checked_mul(voltage_mv));
+        Ok(power_uw.and_then(|power_uw| u64::try_from(power_uw).ok()))
+    }
 }
 
 /// Reads channels of the caller's choice.
 #[derive(Debug)]
 pub struct Hwmon {
-    sys: SysRoot,
-    channels: Vec<(Channel, Option<Counter>)>,
+    channels: Vec<(Channel, Input, Option<Counter>)>,
 }
 
 impl Hwmon {
@@ -162,10 +177,10 @@ impl Hwmon {
                     frozen_after: channel.domain.frozen_after(),
                 })
             });
-            (channel, counter)
+            let input = Input::new(sys, &channel);
+            (channel, input, counter)
         });
         Self {
-            sys: sys.clone(),
             channels: channels.collect(),
         }
     }
@@ -175,12 +190,12 @@ impl EnergySource for Hwmon {
     fn sample(&mut self, now: Moment) -> Result<Vec<Reading>> {
         let values: Vec<_> = self
             .channels
-            .iter()
-            .map(|(channel, _)| value(&self.sys, channel))
+            .iter_mut()
+            .map(|(_, input, _)| input.value())
             .collect::<Result<_>>()?;
         let readings = self.channels.iter_mut().zip(values);
         Ok(readings
-            .map(|((channel, counter), value)| Reading {
+            .map(|((channel, _, counter), value)| Reading {
                 domain: channel.domain.clone(),
                 scope: Scope::Device(channel.name()),
                 amount: match counter {

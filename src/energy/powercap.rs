@@ -6,7 +6,7 @@
 use super::counter::{Counter, Limits};
 use super::source::{Access, Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
 use crate::error::Result;
-use crate::sysroot::SysRoot;
+use crate::sysroot::{OpenFile, SysRoot};
 use crate::units::{Microjoules, Nanos};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +74,7 @@ fn descend(sys: &SysRoot, directory: &str, found: &mut BTreeMap<String, Zone>) -
                 .flatten()
                 .filter(|range| *range > 0)
                 .map(Microjoules::new),
-            energy: Access::of(&energy(sys, &path)),
+            energy: Access::of(&energy(&mut sys.open(energy_file(&path)))),
             path: path.clone(),
             id: id.clone(),
         };
@@ -84,8 +84,12 @@ fn descend(sys: &SysRoot, directory: &str, found: &mut BTreeMap<String, Zone>) -
     Ok(())
 }
 
-fn energy(sys: &SysRoot, path: &str) -> Result<Option<Microjoules>> {
-    let value = sys.value(format!("{path}/energy_uj"), "an energy in µJ")?;
+fn energy_file(zone: &str) -> String {
+    format!("{zone}/energy_uj")
+}
+
+fn energy(file: &mut OpenFile) -> Result<Option<Microjoules>> {
+    let value = file.value("an energy in µJ")?;
     Ok(value.map(Microjoules::new))
 }
 
@@ -177,8 +181,7 @@ fn package_scope(name: &str, amd: bool) -> Option<Scope> {
 /// Reads the zones that [`meters`] keeps.
 #[derive(Debug)]
 pub struct Powercap {
-    sys: SysRoot,
-    meters: Vec<(String, Domain, Scope, Counter)>,
+    meters: Vec<(OpenFile, Domain, Scope, Counter)>,
 }
 
 impl Powercap {
@@ -205,13 +208,11 @@ impl Powercap {
                     refresh: REFRESH,
                     frozen_after: meter.domain.frozen_after(),
                 });
-                (meter.zone.path.clone(), meter.domain, meter.scope, counter)
+                let file = sys.open(energy_file(&meter.zone.path));
+                (file, meter.domain, meter.scope, counter)
             })
             .collect();
-        Ok((!meters.is_empty()).then(|| Self {
-            sys: sys.clone(),
-            meters,
-        }))
+        Ok((!meters.is_empty()).then_some(Self { meters }))
     }
 }
 
@@ -219,8 +220,8 @@ impl EnergySource for Powercap {
     fn sample(&mut self, now: Moment) -> Result<Vec<Reading>> {
         let values: Vec<_> = self
             .meters
-            .iter()
-            .map(|(path, ..)| energy(&self.sys, path))
+            .iter_mut()
+            .map(|(file, ..)| energy(file))
             .collect::<Result<_>>()?;
         let readings = self.meters.iter_mut().zip(values);
         Ok(readings

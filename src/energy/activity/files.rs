@@ -5,9 +5,10 @@
 
 use super::feed::Feed;
 use crate::error::{Error, Result};
-use crate::sysroot::SysRoot;
+use crate::sysroot::{OpenFile, SysRoot};
 use crate::units::{KHz, Nanos};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 const CPUS: &str = "sys/devices/system/cpu";
 /// What /proc/stat counts in: USER_HZ, 100 on every architecture that sched_ext runs on.
@@ -94,10 +95,39 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Files {
     sys: SysRoot,
+    notes: Notes,
+    online: OpenFile,
+    ticks: OpenFile,
+    interrupts: OpenFile,
+    run_delays: OpenFile,
+    /// Of the online CPUs.
+    cpus: BTreeMap<usize, CpuInputs>,
+}
+
+/// What was asked for, and why it is not, or not wholly, there.
+#[derive(Debug)]
+struct Notes {
     wanted: BTreeSet<Feed>,
-    /// Names of each CPU's idle states; they do not change while it is online.
-    names: BTreeMap<usize, Vec<String>>,
     missing: BTreeMap<Feed, String>,
+}
+
+/// One CPU's files.
+#[derive(Debug)]
+struct CpuInputs {
+    /// None without a driver; they do not change while the CPU is online.
+    states: Vec<StateInputs>,
+    throttles: OpenFile,
+    frequency: OpenFile,
+}
+
+/// The files of an idle state.
+#[derive(Debug)]
+struct StateInputs {
+    name: String,
+    usage: OpenFile,
+    time: OpenFile,
+    above: OpenFile,
+    below: OpenFile,
 }
 
 impl Files {
@@ -105,82 +135,65 @@ impl Files {
     pub fn new(sys: &SysRoot, wanted: &BTreeSet<Feed>) -> Self {
         Self {
             sys: sys.clone(),
-            wanted: wanted.clone(),
-            names: BTreeMap::new(),
-            missing: BTreeMap::new(),
+            notes: Notes {
+                wanted: wanted.clone(),
+                missing: BTreeMap::new(),
+            },
+            online: sys.open(format!("{CPUS}/online")),
+            ticks: sys.open("proc/stat"),
+            interrupts: sys.open("proc/interrupts"),
+            run_delays: sys.open("proc/schedstat"),
+            cpus: BTreeMap::new(),
         }
     }
 
     /// Why feeds are not, or not wholly, there.
     pub fn missing(&self) -> &BTreeMap<Feed, String> {
-        &self.missing
+        &self.notes.missing
     }
 
     /// Everything but temperatures, for which a CPU must be asked.
     pub fn read(&mut self) -> Snapshot {
+        let Self { sys, notes, .. } = self;
         let mut snapshot = Snapshot::default();
-        let online = self.take(Feed::Ticks, SysRoot::online_cpus);
+        let online = notes.take(Feed::Ticks, || self.online.cpu_list());
         for cpu in online.unwrap_or_default() {
             snapshot.cpus.insert(cpu, CpuFiles::default());
         }
-        self.names.retain(|cpu, _| snapshot.cpus.contains_key(cpu));
-        if let Some(idle) = self.take(Feed::Ticks, ticks) {
+        if let Some(idle) = notes.take(Feed::Ticks, || ticks(&mut self.ticks)) {
             each(&mut snapshot, idle, |cpu, idle| cpu.idle = Some(idle));
         }
-        if let Some(sums) = self.take(Feed::Interrupts, interrupts) {
+        if let Some(sums) = notes.take(Feed::Interrupts, || self.interrupts.text(interrupts)) {
             each(&mut snapshot, sums, |cpu, (all, nmis)| {
                 cpu.interrupts = Some(all);
                 cpu.nmis = nmis;
             });
         }
-        if let Some(delays) = self.take(Feed::RunDelay, run_delays) {
+        if let Some(delays) = notes.take(Feed::RunDelay, || run_delays(&mut self.run_delays)) {
             each(&mut snapshot, delays, |cpu, delay| {
                 cpu.run_delay = Some(delay)
             });
         }
+        self.cpus.retain(|cpu, _| snapshot.cpus.contains_key(cpu));
         for (&id, cpu) in &mut snapshot.cpus {
-            self.read_cpu(id, cpu);
+            let inputs = self.cpus.entry(id);
+            let inputs = inputs.or_insert_with(|| CpuInputs::new(sys, id));
+            inputs.read(sys, id, notes, cpu);
         }
-        if let Some(uncore) = self.take(Feed::Uncore, uncore) {
+        if let Some(uncore) = notes.take(Feed::Uncore, || uncore(sys)) {
             for (package, frequency) in uncore {
                 let package = snapshot.packages.entry(package).or_default();
                 package.uncore = package.uncore.max(Some(frequency));
             }
         }
-        if let Some([graphics, media]) = self.take(Feed::Graphics, graphics) {
+        if let Some([graphics, media]) = notes.take(Feed::Graphics, || graphics(sys)) {
             snapshot.machine.graphics = graphics;
             snapshot.machine.media = media;
         }
-        if let Some(times) = self.take(Feed::LowPower, low_power) {
+        if let Some(times) = notes.take(Feed::LowPower, || low_power(sys)) {
             snapshot.machine.low_power_us = times;
         }
         snapshot
-    }
-
-    fn read_cpu(&mut self, id: usize, cpu: &mut CpuFiles) {
-        let directory = format!("{CPUS}/cpu{id}");
-        if self.wanted.contains(&Feed::IdleStates) {
-            let names = match self.names.get(&id) {
-                Some(names) => Some(names.clone()),
-                None => self.take(Feed::IdleStates, |sys| state_names(sys, &directory)),
-            };
-            if let Some(names) = names {
-                let states = self.take(Feed::IdleStates, |sys| states(sys, &directory, &names));
-                cpu.states = states.unwrap_or_default();
-                self.names.insert(id, names);
-            }
-        }
-        cpu.throttles = self.take(Feed::Throttle, |sys| {
-            let file = format!("{directory}/thermal_throttle/core_throttle_count");
-            sys.value(file, "a count")
-        });
-        cpu.frequency = self.take(Feed::Frequency, |sys| {
-            let file = format!("{directory}/cpufreq/scaling_cur_freq");
-            Ok(sys
-                .value(file, "a frequency in kHz")?
-                .filter(|khz| *khz > 0)
-                .map(KHz::new))
-        });
     }
 
     /// Adds temperatures where `wake` lets the core (`Some`) or any CPU of the package (`None`) be asked.
@@ -190,7 +203,8 @@ impl Files {
         places: &BTreeMap<usize, (u32, u32)>,
         may_ask: impl Fn(u32, Option<u32>) -> bool,
     ) {
-        let Some(sensors) = self.take(Feed::Temperature, |sys| temperatures(sys, &may_ask)) else {
+        let read = || temperatures(&self.sys, &may_ask);
+        let Some(sensors) = self.notes.take(Feed::Temperature, read) else {
             return;
         };
         for ((package, core), celsius) in sensors {
@@ -207,23 +221,51 @@ impl Files {
             }
         }
     }
+}
 
+impl Notes {
     /// What `read` gives, if it is wanted; remembers why not.
-    fn take<T>(
-        &mut self,
-        feed: Feed,
-        read: impl FnOnce(&SysRoot) -> Result<Option<T>>,
-    ) -> Option<T> {
+    fn take<T>(&mut self, feed: Feed, read: impl FnOnce() -> Result<Option<T>>) -> Option<T> {
         if !self.wanted.contains(&feed) {
             return None;
         }
-        let why = match read(&self.sys) {
+        let why = match read() {
             Ok(Some(found)) => return Some(found),
             Ok(None) => format!("this machine shows no {feed}"),
             Err(error) => error.to_string(),
         };
         self.missing.entry(feed).or_insert(why);
         None
+    }
+}
+
+impl CpuInputs {
+    fn new(sys: &SysRoot, cpu: usize) -> Self {
+        let open = |file: &str| sys.open(format!("{CPUS}/cpu{cpu}/{file}"));
+        Self {
+            states: Vec::new(),
+            throttles: open("thermal_throttle/core_throttle_count"),
+            frequency: open("cpufreq/scaling_cur_freq"),
+        }
+    }
+
+    fn read(&mut self, sys: &SysRoot, cpu: usize, notes: &mut Notes, into: &mut CpuFiles) {
+        let states = notes.take(Feed::IdleStates, || {
+            if self.states.is_empty() {
+                self.states = state_inputs(sys, cpu)?;
+            }
+            let sums = states(&mut self.states)?;
+            if sums.is_none() {
+                self.states.clear(); // its driver has gone
+            }
+            Ok(sums)
+        });
+        into.states = states.unwrap_or_default();
+        into.throttles = notes.take(Feed::Throttle, || self.throttles.value("a count"));
+        into.frequency = notes.take(Feed::Frequency, || {
+            let khz = self.frequency.value("a frequency in kHz")?;
+            Ok(khz.filter(|khz| *khz > 0).map(KHz::new))
+        });
     }
 }
 
@@ -239,45 +281,47 @@ fn each<T>(
     }
 }
 
-fn malformed(sys: &SysRoot, path: &str, line: usize, text: &str, expected: &'static str) -> Error {
+fn malformed(path: &Path, line: usize, text: &str, expected: &'static str) -> Error {
     Error::Malformed {
-        path: sys.path(path),
+        path: path.to_owned(),
         line: line + 1,
         value: text.chars().take(60).collect(),
         expected,
     }
 }
 
-/// What `of` makes of the numbers in each line of a file that begins with a CPU's name (cpu0, cpu1); other
+/// What `of` makes of the first ten numbers in each line of a file that begins with a CPU's name (cpu0, cpu1); other
 /// lines, as the sum over all CPUs, are left out.
 fn of_cpus<T>(
-    sys: &SysRoot,
-    path: &str,
+    file: &mut OpenFile,
     expected: &'static str,
     of: impl Fn(&[u64]) -> Option<T>,
 ) -> Result<Option<BTreeMap<usize, T>>> {
-    let Some(text) = sys.text(path)? else {
-        return Ok(None);
-    };
-    let mut cpus = BTreeMap::new();
-    for (index, line) in text.lines().enumerate() {
-        let mut words = line.split_whitespace();
-        let cpu = words.next().and_then(|name| name.strip_prefix("cpu"));
-        let Some(cpu) = cpu.and_then(|cpu| cpu.parse().ok()) else {
-            continue;
-        };
-        let numbers: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
-        let value = of(&numbers).ok_or_else(|| malformed(sys, path, index, line, expected))?;
-        cpus.insert(cpu, value);
-    }
-    Ok(Some(cpus))
+    file.text(|path, text| {
+        let mut cpus = BTreeMap::new();
+        for (index, line) in text.lines().enumerate() {
+            let mut words = line.split_whitespace();
+            let cpu = words.next().and_then(|name| name.strip_prefix("cpu"));
+            let Some(cpu) = cpu.and_then(|cpu| cpu.parse().ok()) else {
+                continue;
+            };
+            let mut numbers = [0; 10];
+            let found = words.map_while(|word| word.parse().ok());
+            let count = numbers.iter_mut().zip(found);
+            let count = count.map(|(number, found)| *number = found).count();
+            let value = of(numbers.get(..count).unwrap_or_default());
+            let value = value.ok_or_else(|| malformed(path, index, line, expected))?;
+            cpus.insert(cpu, value);
+        }
+        Ok(cpus)
+    })
 }
 
 /// Idle time of every online CPU by /proc/stat: the fields idle and iowait (proc_stat(5)), the stay that
 /// has not ended included.
-pub(super) fn ticks(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Nanos>>> {
+pub(super) fn ticks(stat: &mut OpenFile) -> Result<Option<BTreeMap<usize, Nanos>>> {
     let expected = "at least five numbers after the CPU's name";
-    of_cpus(sys, "proc/stat", expected, |ticks| match ticks {
+    of_cpus(stat, expected, |ticks| match ticks {
         [_, _, _, idle, iowait, ..] => {
             let idle = idle.saturating_add(*iowait).saturating_mul(TICK_NS);
             Some(Nanos::new(idle))
@@ -291,11 +335,7 @@ type Interrupts = (u64, Option<u64>);
 
 /// Interrupts of every CPU, and the unmaskable among them where the machine counts those. Lines without a
 /// number for each CPU (ERR, MIS) belong to none.
-fn interrupts(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Interrupts>>> {
-    const INTERRUPTS: &str = "proc/interrupts";
-    let Some(text) = sys.text(INTERRUPTS)? else {
-        return Ok(None);
-    };
+fn interrupts(path: &Path, text: &str) -> Result<BTreeMap<usize, Interrupts>> {
     let mut lines = text.lines();
     let head = lines.next().unwrap_or_default();
     let cpus = head.split_whitespace();
@@ -304,35 +344,36 @@ fn interrupts(sys: &SysRoot) -> Result<Option<BTreeMap<usize, Interrupts>>> {
         .collect();
     let Some(cpus) = cpus.filter(|cpus| !cpus.is_empty()) else {
         let expected = "a line of CPUs such as CPU0 CPU1";
-        return Err(malformed(sys, INTERRUPTS, 0, head, expected));
+        return Err(malformed(path, 0, head, expected));
     };
-    let mut sums: BTreeMap<usize, Interrupts> = cpus.iter().map(|cpu| (*cpu, (0, None))).collect();
+    let mut sums = vec![(0_u64, None); cpus.len()];
+    let mut counts: Vec<u64> = Vec::with_capacity(cpus.len());
     for line in lines {
-        let Some((name, counts)) = line.split_once(':') else {
+        let Some((name, rest)) = line.split_once(':') else {
             continue;
         };
-        let counts = counts.split_whitespace().take(cpus.len());
-        let counts: Vec<u64> = counts.map_while(|word| word.parse().ok()).collect();
+        let words = rest.split_whitespace().take(cpus.len());
+        counts.clear();
+        counts.extend(words.map_while(|word| word.parse::<u64>().ok()));
         if counts.len() < cpus.len() {
             continue;
         }
-        for (cpu, count) in cpus.iter().zip(counts) {
-            if let Some((all, nmis)) = sums.get_mut(cpu) {
-                *all = all.saturating_add(count);
-                if name.trim() == "NMI" {
-                    *nmis = Some(count);
-                }
+        let unmaskable = name.trim() == "NMI";
+        for ((all, nmis), &count) in sums.iter_mut().zip(&counts) {
+            *all = all.saturating_add(count);
+            if unmaskable {
+                *nmis = Some(count);
             }
         }
     }
-    Ok(Some(sums))
+    Ok(cpus.into_iter().zip(sums).collect())
 }
 
 /// Per CPU: time that tasks waited in its queue and how many of them ran: fields 8 and 9 of a CPU's line
 /// (Documentation/scheduler/sched-stats.rst).
-fn run_delays(sys: &SysRoot) -> Result<Option<BTreeMap<usize, (Nanos, u64)>>> {
+fn run_delays(schedstat: &mut OpenFile) -> Result<Option<BTreeMap<usize, (Nanos, u64)>>> {
     let expected = "nine numbers after the CPU's name";
-    of_cpus(sys, "proc/schedstat", expected, |fields| match fields {
+    of_cpus(schedstat, expected, |fields| match fields {
         [_, _, _, _, _, _, _, delay, ran, ..] => Some((Nanos::new(*delay), *ran)),
         _ => None,
     })
@@ -343,48 +384,52 @@ pub fn idle_states(sys: &SysRoot) -> Vec<String> {
     let online = sys.online_cpus().ok().flatten();
     let mut names: Vec<String> = Vec::new();
     for cpu in online.unwrap_or_default() {
-        let own = state_names(sys, &format!("{CPUS}/cpu{cpu}")).ok().flatten();
-        for name in own.unwrap_or_default() {
-            if !names.contains(&name) {
-                names.push(name);
+        for state in state_inputs(sys, cpu).unwrap_or_default() {
+            if !names.contains(&state.name) {
+                names.push(state.name);
             }
         }
     }
     names
 }
 
-/// `None` where the CPU has no cpuidle driver.
-fn state_names(sys: &SysRoot, cpu: &str) -> Result<Option<Vec<String>>> {
-    let mut names = Vec::new();
-    while let Some(name) = sys.text(format!("{cpu}/cpuidle/state{}/name", names.len()))? {
-        names.push(name);
+/// None where the CPU has no cpuidle driver.
+fn state_inputs(sys: &SysRoot, cpu: usize) -> Result<Vec<StateInputs>> {
+    let mut states = Vec::new();
+    loop {
+        let directory = format!("{CPUS}/cpu{cpu}/cpuidle/state{}", states.len());
+        let Some(name) = sys.text(format!("{directory}/name"))? else {
+            return Ok(states);
+        };
+        let open = |file: &str| sys.open(format!("{directory}/{file}"));
+        states.push(StateInputs {
+            name,
+            usage: open("usage"),
+            time: open("time"),
+            above: open("above"),
+            below: open("below"),
+        });
     }
-    Ok((!names.is_empty()).then_some(names))
 }
 
-fn states(
-    sys: &SysRoot,
-    cpu: &str,
-    names: &[String],
-) -> Result<Option<BTreeMap<String, StateSums>>> {
+/// By the states' names; `None` where there are none, or none any more.
+fn states(inputs: &mut [StateInputs]) -> Result<Option<BTreeMap<String, StateSums>>> {
+    const COUNT: &str = "a count";
     let mut states: BTreeMap<String, StateSums> = BTreeMap::new();
-    for (index, name) in names.iter().enumerate() {
-        let count = |file: &str| {
-            let path = format!("{cpu}/cpuidle/state{index}/{file}");
-            sys.value::<u64>(path, "a count")
-        };
-        let Some((usage, time_us)) = count("usage")?.zip(count("time")?) else {
-            return Ok(None); // the CPU has just gone
+    for state in inputs {
+        let usage = state.usage.value(COUNT)?;
+        let Some((usage, time_us)) = usage.zip(state.time.value(COUNT)?) else {
+            return Ok(None);
         };
         let sums = StateSums {
             usage,
             time_us,
-            above: count("above")?,
-            below: count("below")?,
+            above: state.above.value(COUNT)?,
+            below: state.below.value(COUNT)?,
         };
-        states.insert(name.clone(), sums);
+        states.insert(state.name.clone(), sums);
     }
-    Ok(Some(states))
+    Ok((!states.is_empty()).then_some(states))
 }
 
 /// A sensor's package, and core unless it is the package's.

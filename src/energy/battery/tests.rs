@@ -260,15 +260,12 @@ fn the_collection_s_values_are_read_exactly() {
         assert_eq!(batteries.len(), 1);
         assert_eq!(batteries[0].name, "BAT0");
         assert_eq!(batteries[0].state, State::Discharging);
-        let supply = Supply {
-            sys: &sys,
-            name: "BAT0",
-        };
-        for (file, figure) in ["power_now", "energy_now", "voltage_now"]
+        let file = |file: &str| sys.open(format!("{CLASS}/BAT0/{file}"));
+        for (name, figure) in ["power_now", "energy_now", "voltage_now"]
             .iter()
             .zip(figures)
         {
-            assert_eq!(supply.number(file).unwrap(), Some(figure), "{file}");
+            assert_eq!(number(&mut file(name)).unwrap(), Some(figure), "{name}");
         }
         assert_eq!(power_at(&mut open(&machine), 0), Some(figures[0]));
     }

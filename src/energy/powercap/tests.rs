@@ -257,7 +257,8 @@ fn the_collection_s_values_are_read_exactly() {
     for (tree, zone_count) in [("procfs/fixtures", 3), ("node_exporter", 2)] {
         let sys = SysRoot::at(collection.join(tree));
         let zones = zones(&sys).unwrap();
-        let energy = |id| energy(&sys, &format!("{CLASS}/{id}")).unwrap().unwrap();
+        let file = |id| sys.open(energy_file(&format!("{CLASS}/{id}")));
+        let energy = |id| energy(&mut file(id)).unwrap().unwrap();
         assert_eq!(zones.len(), zone_count, "{tree}");
         assert!(
             zones
