@@ -6,6 +6,8 @@
     clippy::indexing_slicing
 )] // each test binary uses its part
 
+pub mod stat;
+
 use lab::cache::Cache;
 use lab::guest::{Guest, Outcome};
 use lab::kernel::{Kernel, Kernels};
