@@ -2,8 +2,7 @@
 //!
 //! `cargo bench --bench energy_sample`. Besides the time it counts system calls, by running itself under `perf stat`
 //! with few and with many samples. Files in memory cost about what sysfs costs to read, without the driver behind it (an
-//! MSR read on another CPU takes an interrupt of that CPU, some 2 µs more), but twice the system calls: a tree of files
-//! is asked each time whether a file has been replaced, the machine's own is not.
+//! MSR read on another CPU takes an interrupt of that CPU, some 2 µs more).
 //!
 //! Last it holds `scx_joule stat` against `perf stat -I` and turbostat, where they run, on this machine.
 
@@ -256,7 +255,7 @@ fn beside_others() {
 fn take(samples: u64, cpus: usize, packages: usize) {
     let directory = directory();
     machine(directory.path(), cpus, packages);
-    let mut reader = Reader::new(&SysRoot::at(directory.path()));
+    let mut reader = Reader::new(&SysRoot::at(directory.path()).steady());
     for _ in 0..samples {
         reader.full();
     }
@@ -276,7 +275,7 @@ fn main() {
     for (cpus, packages) in MACHINES {
         let directory = directory();
         machine(directory.path(), cpus, packages);
-        let mut reader = Reader::new(&SysRoot::at(directory.path()));
+        let mut reader = Reader::new(&SysRoot::at(directory.path()).steady());
         criterion.bench_function(&format!("meters/{cpus}"), |bench| {
             bench.iter(|| reader.meters());
         });

@@ -17,17 +17,31 @@ use std::str::FromStr;
 #[derive(Clone, Debug)]
 pub struct SysRoot {
     root: PathBuf,
+    /// Whether files are only ever written in place, so that one that is open stays the one that is there.
+    steady: bool,
 }
 
 impl SysRoot {
     /// The running machine.
     pub fn host() -> Self {
-        Self::at("/")
+        Self::at("/").steady()
     }
 
     /// A tree below `root` (a dump of another machine, or a test's temporary directory).
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            steady: false,
+        }
+    }
+
+    /// The same tree, whose files nobody removes or replaces by others while they are read: those of the kernel, which
+    /// says so when one has gone, or of a benchmark.
+    pub fn steady(self) -> Self {
+        Self {
+            steady: true,
+            ..self
+        }
     }
 
     /// Whether this is the running machine, so that system calls and these files speak of the same one.
@@ -47,7 +61,7 @@ impl SysRoot {
 
     /// A file to be read again and again; whether it is there shows when it is read.
     pub fn open(&self, relative: impl AsRef<Path>) -> OpenFile {
-        OpenFile::new(self.path(relative), !self.is_host())
+        OpenFile::new(self.path(relative), !self.steady)
     }
 
     /// The file's text without surrounding white space or NULs (the CPU lists of some kernels end in

@@ -257,6 +257,16 @@ mod tests {
     }
 
     #[test]
+    fn in_a_steady_tree_the_file_that_is_open_is_the_one_that_is_read() {
+        let (directory, _) = counter("1\n");
+        let mut file = SysRoot::at(directory.path()).steady().open("count");
+        assert_eq!(value(&mut file).unwrap(), Some(1));
+        fs::remove_file(directory.path().join("count")).unwrap();
+        assert_eq!(value(&mut file).unwrap(), Some(1));
+        assert!(SysRoot::host().steady && !SysRoot::at("/tmp").steady);
+    }
+
+    #[test]
     fn a_file_reads_as_its_tree_reads_it_whatever_is_in_it() {
         let long = format!("12{}x", " ".repeat(VALUE_BYTES));
         let digits = "1".repeat(VALUE_BYTES);
