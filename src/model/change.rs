@@ -57,15 +57,19 @@ const BETTER: f64 = 0.6;
 /// grown by more than this factor: what draws three times the package is not a CPU.
 const EXPLAINED: f64 = 12.0;
 const CREDIBLE: f64 = 2.5;
-/// Drift is looked for over two lengths of memory, in rows, each with the χ²₁ value that counts as a change
-/// (3 and 2.8 σ; a false alarm costs some doubt along one direction): a long memory finds small drifts, a
-/// short one is not diluted by the time before. At 5 and 4.5 σ a leakage step is not found in 30 s.
-const DRIFT: [(f64, f64); 2] = [(16.0, 9.0), (64.0, 8.0)];
+/// Drift is looked for over two lengths of memory, in rows: a long one finds small drifts, a short one is not
+/// diluted by the time before.
+const DRIFT_ROWS: [f64; 2] = [16.0, 64.0];
+/// The χ²₁ values that raise a suspicion (3 and 2.8 σ): the filter doubts that direction, and what follows
+/// decides. Where nothing changes but the tasks this happens 20 to 26 times an hour; at 4 σ a leakage step is
+/// not followed in 30 s.
+const SUSPICIOUS: [f64; 2] = [9.0, 8.0];
+/// The values that count as a change (5 and 4.5 σ): none in eight hours in which only the tasks change.
+const CHANGED: [f64; 2] = [25.0, 20.0];
 /// By how much a class has to explain more than the base does, or the other way round: until then it is
 /// worth waiting.
 const DECISIVE: f64 = 2.0;
-/// How much of an apparent drift is taken at once, and how much of it is doubted.
-const TAKEN: f64 = 1.0;
+/// How much of the apparent drift is doubted.
 const DOUBTED: f64 = 0.5;
 /// Rows after a change before the next is looked for.
 const COOL_DOWN: usize = 12;
@@ -342,7 +346,7 @@ impl Channel {
             held: 0,
             calm: 0,
             foreign: false,
-            drift: DRIFT.map(|_| Signatures::new(terms)),
+            drift: DRIFT_ROWS.map(|_| Signatures::new(terms)),
             cool_down: COOL_DOWN,
             alike: 1.0,
         }
@@ -456,33 +460,44 @@ impl Channel {
             self.cool_down -= 1;
             return Outcome::Learnt;
         }
-        let drifts = self.drift.iter().zip(DRIFT);
-        let found = drifts
-            .filter_map(|(drift, (_, least))| drift.decisive(least))
-            .find(|(event, ratio)| event.credible(ratio.amount(), terms, filter.mean()));
-        let Some((event, ratio)) = found else {
+        let changed = self.drifted(CHANGED, filter, terms);
+        let Some((event, ratio)) = changed.or_else(|| self.drifted(SUSPICIOUS, filter, terms))
+        else {
             return Outcome::Learnt;
         };
         let along = |part| {
             let amount = part * ratio.amount();
             event.direction(amount, terms, filter.mean(), self.meter)
         };
-        let (taken, doubted) = (along(TAKEN), along(DOUBTED));
-        filter.shift(&taken);
+        let (all, doubted) = (along(1.0), along(DOUBTED));
+        if changed.is_some() {
+            filter.shift(&all);
+        }
         filter.open(&[doubted]);
         self.restart_drift(terms);
-        Outcome::Changed(event.change())
+        match changed {
+            Some(_) => Outcome::Changed(event.change()),
+            None => Outcome::Learnt,
+        }
+    }
+
+    /// The event that explains at least `least` of the residuals over either length of memory.
+    fn drifted(&self, least: [f64; 2], filter: &Filter, terms: &Terms) -> Option<(Event, Ratio)> {
+        let drifts = self.drift.iter().zip(least);
+        drifts
+            .filter_map(|(drift, least)| drift.decisive(least))
+            .find(|(event, ratio)| event.credible(ratio.amount(), terms, filter.mean()))
     }
 
     fn add_drift(&mut self, terms: &Terms, filter: &Filter, sample: &Sample, error: f64) {
-        for (drift, (rows, _)) in self.drift.iter_mut().zip(DRIFT) {
+        for (drift, rows) in self.drift.iter_mut().zip(DRIFT_ROWS) {
             drift.fade(1.0 - 1.0 / rows);
             drift.add(terms, filter.mean(), sample, error);
         }
     }
 
     fn restart_drift(&mut self, terms: &Terms) {
-        self.drift = DRIFT.map(|_| Signatures::new(terms));
+        self.drift = DRIFT_ROWS.map(|_| Signatures::new(terms));
         self.cool_down = COOL_DOWN;
     }
 

@@ -160,6 +160,17 @@ fn a_graphics_burst_of_three_times_the_package_does_not_move_the_cpus_costs() {
 }
 
 #[test]
+fn tasks_that_come_and_go_are_not_taken_for_a_change_of_the_machine() {
+    for mut run in runs() {
+        let verdicts = train(&mut run.model, &mut run.machine, 180 * SECOND);
+        let changes: Vec<_> = (verdicts.iter())
+            .filter(|verdict| matches!(verdict, Verdict::Changed(_)))
+            .collect();
+        assert!(changes.is_empty(), "{}: {changes:?}", run.name);
+    }
+}
+
+#[test]
 fn one_wild_reading_teaches_nothing() {
     for mut run in runs() {
         let before = run.model.power();
