@@ -77,7 +77,7 @@ const COOL_DOWN: usize = 12;
 const FIRST_NOISE: f64 = 0.05;
 pub(super) const NOISE_BOUNDS: (f64, f64) = (0.003, 0.5);
 /// Memory of the noise and correlation estimates in rows.
-const NOISE_ROWS: f64 = 60.0;
+const NOISE_ROWS: f64 = 80.0;
 /// Part of the mean power that carries noise even when the power itself is low.
 pub(super) const NOISE_FLOOR: f64 = 0.3;
 /// Time constant of the disturbance, s: tasks come and go, screens change.
