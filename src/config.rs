@@ -41,6 +41,8 @@ pub struct Config {
     pub hysteresis_pct: u32,
     /// How long a task may wait to save all of its energy, µs.
     pub patience_us: u32,
+    /// One wake-up in twenty may wait longer than this for a CPU.
+    pub wait: Nanos,
     /// An idle period this long counts as deep.
     pub deep_idle: Nanos,
     /// Let published costs decide; otherwise the prior does.
@@ -71,6 +73,7 @@ impl Config {
             headroom_pct: profile.headroom_pct,
             hysteresis_pct: profile.hysteresis_pct,
             patience_us: profile.patience_us,
+            wait: profile.wait(),
             deep_idle: DEEP_IDLE,
             steer: !args.no_steer,
             exit_dump_len: args.exit_dump_len,
@@ -86,6 +89,7 @@ impl Config {
         intf::joule_config {
             slice_ns: self.slice.get(),
             deep_idle_ns: self.deep_idle.get(),
+            wait_ns: self.wait.get(),
             headroom_pct: self.headroom_pct,
             hysteresis_pct: self.hysteresis_pct,
             steer: u32::from(self.steer),

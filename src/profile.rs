@@ -32,12 +32,20 @@ pub struct Profile {
     /// How long a task may be kept waiting for a busy CPU rather than wake an idle one, if that saved all of
     /// its energy; for a part of it, that part of the time. 0..=20000 µs; 0: never.
     pub patience_us: u32,
+    /// One wake-up in twenty may wait longer than this for a CPU; where more do, clocks rise and nothing waits by
+    /// choice. 100..=100000 µs.
+    pub wait_us: u64,
 }
 
 impl Profile {
     /// The profile's slice.
     pub fn slice(&self) -> Nanos {
         Nanos::new(self.slice_us * 1000)
+    }
+
+    /// The longest wait of nineteen wake-ups in twenty.
+    pub fn wait(&self) -> Nanos {
+        Nanos::new(self.wait_us * 1000)
     }
 
     /// Loads a built-in profile by name, or a file when `name` has a slash or ends in `.toml`.
@@ -87,6 +95,7 @@ impl Profile {
             ("headroom_pct", u64::from(profile.headroom_pct), 100, 300),
             ("hysteresis_pct", u64::from(profile.hysteresis_pct), 0, 50),
             ("patience_us", u64::from(profile.patience_us), 0, 20_000),
+            ("wait_us", profile.wait_us, 100, 100_000),
         ];
         for (field, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
@@ -131,8 +140,7 @@ mod tests {
 
     #[test]
     fn a_wrong_value_names_file_line_value_and_range() {
-        let text =
-            "intent = 'x'\nslice_us = 5\nheadroom_pct = 125\nhysteresis_pct = 5\npatience_us = 0\n";
+        let text = "intent = 'x'\nslice_us = 5\nheadroom_pct = 125\nhysteresis_pct = 5\npatience_us = 0\nwait_us = 100\n";
         assert_eq!(
             parse(text).unwrap_err(),
             "p.toml:2: 'slice_us = 5': must be within 100..=20000"

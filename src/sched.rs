@@ -246,6 +246,7 @@ fn settings(config: &Config) -> types::joule_config {
     types::joule_config {
         slice_ns: settings.slice_ns,
         deep_idle_ns: settings.deep_idle_ns,
+        wait_ns: settings.wait_ns,
         headroom_pct: settings.headroom_pct,
         hysteresis_pct: settings.hysteresis_pct,
         steer: settings.steer,
@@ -378,12 +379,14 @@ mod tests {
     fn every_setting_reaches_the_skeleton() {
         let mut config = Config::new(&RunArgs::default()).unwrap();
         config.slice = crate::units::Nanos::new(0x1122_3344_5566_7788);
+        config.wait = crate::units::Nanos::new(0x0022_3344_5566_7788);
         config.headroom_pct = 131;
         config.hysteresis_pct = 17;
         config.patience_us = 19;
         let sent = settings(&config);
         assert_eq!(size_of_val(&sent), size_of::<intf::joule_config>());
         assert_eq!(sent.slice_ns, config.slice.get());
+        assert_eq!(sent.wait_ns, config.wait.get());
         assert_eq!(sent.headroom_pct, config.headroom_pct);
         assert_eq!(sent.hysteresis_pct, config.hysteresis_pct);
         assert_eq!(sent.patience_us, config.patience_us);

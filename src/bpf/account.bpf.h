@@ -38,6 +38,7 @@ struct group_ctx {
 	u64 waited;	   /* as sum: what tasks that waited would have used */
 	u64 est_cap;	   /* needs of the runnable tasks */
 	u64 patient_until; /* somebody in its queue waits by choice, until then; 0: nobody does */
+	u32 guard;	   /* guard_after() of the wake-ups; 1/1024 % */
 	u32 need_count[NEED_BUCKETS];
 };
 
@@ -269,6 +270,31 @@ static __always_inline u32 group_waited_cap(u32 group, u64 now)
 	struct group_ctx *gctx = group_ctx_of(group);
 
 	return gctx ? util_cap(decay(gctx->waited, elapsed_ns(now, gctx->sum_at))) : 0;
+}
+
+/*
+ * A wake-up was served after so long. Written without the lock: a lost update
+ * is one wake-up not counted.
+ */
+static __always_inline void guard_latency(u32 group, u64 waited_ns)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	if (gctx)
+		gctx->guard = guard_after(gctx->guard, waited_ns > settings.wait_ns);
+}
+
+static __always_inline u32 group_guard(u32 group)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	return gctx ? min_u32(gctx->guard, GUARD_MOST) : 0;
+}
+
+/* The profile's headroom, and what the group's wake-ups need beyond it. */
+static __always_inline u32 group_headroom_pct(u32 group)
+{
+	return settings.headroom_pct + (group_guard(group) >> GUARD_SHIFT);
 }
 
 /* Needs of the group's runnable tasks. */

@@ -70,6 +70,14 @@ static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
 	return bpf_map_lookup_elem(&cpu_ctxs, &cpu);
 }
 
+/* CPUs of the group that are at work; may be one transition old. */
+static __always_inline u32 group_busy_cpus(u32 group)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+
+	return activity ? activity->busy_cpus : 0;
+}
+
 /*
  * Capacity that the CPU delivers now, as the kernel sees its clock. Rounded:
  * the kernel has rounded down before, and a slow OPP of a little CPU would lose

@@ -36,13 +36,14 @@ enum joule_limits {
 struct joule_config {
 	u64 slice_ns;
 	u64 deep_idle_ns;   /* idle this long counts as deep */
+	u64 wait_ns;	    /* one wake-up in twenty may wait longer for a CPU */
 	u32 headroom_pct;   /* capacity asked for per capacity needed, 125 = a quarter more */
 	u32 hysteresis_pct; /* saving that a task must promise to leave its group */
 	u32 steer;	    /* 0: never use a published table */
 	u32 patience_us;    /* a task may be kept waiting this long to save all its energy */
 };
 
-_Static_assert(sizeof(struct joule_config) == 32, "joule_config is 32 bytes");
+_Static_assert(sizeof(struct joule_config) == 40, "joule_config is 40 bytes");
 
 struct joule_group {
 	u32 capacity; /* of one CPU at its highest frequency */

@@ -71,23 +71,29 @@ static __always_inline void count_delay(u64 waited_ns)
 
 /*
  * Asks schedutil for the clock that this CPU's work needs: the running task's
- * need beside its share of the group's other load and of what had to wait. `x * 4 / 5` undoes
- * schedutil's own headroom of a quarter (map_util_perf, kernel/sched/cpufreq_schedutil.c).
+ * need, what may come to it of the group's tasks that are asleep, and its share
+ * of all that is at work or had to wait. Tasks that wake find the idle CPUs
+ * first, but several may wake at once: half of the idle CPUs' part counts.
+ * `x * 4 / 5` undoes schedutil's own headroom of a quarter (map_util_perf,
+ * kernel/sched/cpufreq_schedutil.c).
  */
 static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 {
-	u32 group = group_of_cpu(cpu);
+	u32 group = group_of_cpu(cpu), need = task_need(tctx);
 	const volatile struct joule_group *info = group_info(group);
-	struct load load = {.top_cap = task_need(tctx)};
-	u32 nr_cpus, wanted;
+	u32 nr_cpus, awake, all, asleep, waited, wanted;
+	struct load load = {.top_cap = need};
 
 	if (!info)
 		return;
 	nr_cpus = max_u32(info->nr_cpus, 1);
-	load.sum_cap = load.top_cap + group_sum_cap(group, own_share(tctx, group, now), now) +
-		       group_waited_cap(group, now);
-	wanted = max_u32(cpu_need(&load, nr_cpus), group_est_cap(group) / nr_cpus);
-	wanted = with_headroom(wanted, settings.headroom_pct);
+	awake = max_u32(group_est_cap(group), need);
+	all = need + group_sum_cap(group, own_share(tctx, group, now), now);
+	asleep = all > awake ? all - awake : 0;
+	waited = group_waited_cap(group, now);
+	load.sum_cap = need + waited + asleep * (nr_cpus + group_busy_cpus(group)) / (2 * nr_cpus);
+	wanted = max_u32(cpu_need(&load, nr_cpus), max_u32(all + waited, awake) / nr_cpus);
+	wanted = with_headroom(wanted, group_headroom_pct(group));
 	scx_bpf_cpuperf_set(cpu, min_u32(wanted * 4 / 5, SCX_CPUPERF_ONE));
 }
 
@@ -190,13 +196,16 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	s32 cpu = scx_bpf_task_cpu(p);
 	u32 group = group_of_cpu(cpu);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	u64 now = scx_bpf_now();
+	u64 now = scx_bpf_now(), waited;
 
 	if (!tctx || !cctx || group >= JOULE_MAX_GROUPS)
 		return;
 	if (tctx->waiting_since) {
-		count_delay(elapsed_ns(now, tctx->waiting_since));
-		note_wait(group, elapsed_ns(now, tctx->waiting_since), capacity_now(cpu), now);
+		waited = elapsed_ns(now, tctx->waiting_since);
+		count_delay(waited);
+		note_wait(group, waited, capacity_now(cpu), now);
+		if (tctx->waiting_since == tctx->woke_at)
+			guard_latency(group, waited);
 		tctx->waiting_since = 0;
 	}
 	if (cctx->state == CPU_STATE_UNKNOWN)

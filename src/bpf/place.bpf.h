@@ -120,19 +120,20 @@ __weak u64 price_of(u32 group, u32 slot, u32 need_cap, u64 own, u64 now)
 {
 	const struct joule_cost_row *row = costs_of_group(group, slot);
 	const volatile struct joule_group *info = group_info(group);
+	u32 nr_cpus, headroom_pct;
 	struct load load;
 	u64 before, after;
-	u32 nr_cpus;
 
 	if (!row || !row->nr_opps || !info)
 		return ~0ULL;
 	nr_cpus = info->nr_cpus;
+	headroom_pct = group_headroom_pct(group);
 	load.sum_cap = group_sum_cap(group, own, now);
 	load.top_cap = group_top_cap(group);
-	before = group_power_uw(row, &load, nr_cpus, settings.headroom_pct);
+	before = group_power_uw(row, &load, nr_cpus, headroom_pct);
 	load.sum_cap += need_cap;
 	load.top_cap = max_u32(load.top_cap, need_cap);
-	after = group_power_uw(row, &load, nr_cpus, settings.headroom_pct);
+	after = group_power_uw(row, &load, nr_cpus, headroom_pct);
 	return after > before ? after - before : 0;
 }
 
@@ -171,9 +172,10 @@ __weak u64 wake_price_of(u32 group, u32 slot, u64 interval_ns, u64 now)
  */
 __weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 interval_ns)
 {
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-	u64 allowed = allowed_wait_ns(at_once_uw, waiting_uw, settings.patience_us), wait;
-	u32 busy = activity ? activity->busy_cpus : 0;
+	u32 patience_us =
+		settings.patience_us - (u64)settings.patience_us * group_guard(group) / GUARD_MOST;
+	u64 allowed = allowed_wait_ns(at_once_uw, waiting_uw, patience_us), wait;
+	u32 busy = group_busy_cpus(group);
 	s32 queued = scx_bpf_dsq_nr_queued(group);
 
 	if (!busy || queued < 0)

@@ -139,7 +139,7 @@ fn what_it_cannot_do_is_said_in_a_sentence_and_changes_nothing() {
         say check scx_joule check --json
         say option code scx_joule --faster
         say profile code scx_joule --profile turbo
-        printf 'intent = "x"\nslice_us = 5\nheadroom_pct = 125\nhysteresis_pct = 5\npatience_us = 0\n' > /tmp/wrong.toml
+        printf 'intent = "x"\nslice_us = 5\nheadroom_pct = 125\nhysteresis_pct = 5\npatience_us = 0\nwait_us = 100\n' > /tmp/wrong.toml
         say file code scx_joule --profile /tmp/wrong.toml
         echo 'nobody:x:65534:65534::/:/bin/sh' > /etc/passwd
         say unprivileged code su nobody -c scx_joule

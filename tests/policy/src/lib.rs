@@ -78,6 +78,12 @@ pub fn need_of(used_cap: u32, est_cap: u32) -> u32 {
     ffi::need_of(used_cap, est_cap)
 }
 
+/// The headroom that a group adds, in 1/1024 %, after one more wake-up.
+#[must_use]
+pub fn guard_after(guard: u32, late: bool) -> u32 {
+    ffi::guard_after(guard, i32::from(late))
+}
+
 /// What one of `nr_cpus` CPUs must offer under a load of `sum_cap`, `top_cap` of which is one task's.
 #[must_use]
 pub fn cpu_need(sum_cap: u32, top_cap: u32, nr_cpus: u32) -> u32 {

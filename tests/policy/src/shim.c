@@ -78,6 +78,11 @@ u32 policy_need_of(u32 used_cap, u32 est_cap)
 	return need_of(used_cap, est_cap);
 }
 
+u32 policy_guard_after(u32 guard, int late)
+{
+	return guard_after(guard, late);
+}
+
 u32 policy_cpu_need(u32 sum_cap, u32 top_cap, u32 nr_cpus)
 {
 	struct load load = {.sum_cap = sum_cap, .top_cap = top_cap};

@@ -9,8 +9,8 @@
 
 use policy::{
     CAPACITY_SCALE, Load, MAX_NJ, MAX_OPPS, MAX_UW, NEED_BUCKETS, Row, allowed_wait_ns, bucket_cap,
-    cpu_need, delay_bucket, fits, highest_bit, need_bucket, need_of, repeated_uw, wakes_are_sound,
-    with_headroom,
+    cpu_need, delay_bucket, fits, guard_after, highest_bit, need_bucket, need_of, repeated_uw,
+    wakes_are_sound, with_headroom,
 };
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
@@ -181,6 +181,28 @@ fn beside_the_neediest_task_a_cpu_has_most_of_its_share_of_the_others() {
     assert_eq!(cpu_need(100, 300, 2), 300, "it has slept");
     assert_eq!(cpu_need(600, 0, 4), 150);
     assert_eq!(cpu_need(600, 100, 0), 600, "no CPU counts as one");
+}
+
+/// One wake-up of so many is late, in another place of every round.
+fn guard_where_late(one_in: usize) -> u32 {
+    let late = (0..100_000).map(|wakeup| wakeup % one_in == wakeup / one_in % one_in);
+    late.fold(0, guard_after)
+}
+
+#[test]
+fn a_group_adds_headroom_while_more_than_one_wakeup_in_twenty_is_late() {
+    let whole = 100 << 10;
+    assert!(
+        guard_where_late(15) > whole * 9 / 10,
+        "up to a hundred percent"
+    );
+    assert!(guard_where_late(25) < whole / 20);
+    assert_eq!(
+        (0..10_000).fold(whole, |guard, _| guard_after(guard, false)),
+        0,
+        "and forgets"
+    );
+    assert_eq!(guard_after(whole, true), whole);
 }
 
 #[test]
