@@ -2,6 +2,7 @@
 
 use super::{Area, Finding, Report, State};
 use crate::energy::select::{Purpose, State as Fitness};
+use crate::observe::WIDEST;
 use crate::sysroot::format_cpu_list;
 use crate::topology::{Domain, Topology};
 use crate::units::KHz;
@@ -220,7 +221,8 @@ fn table(text: &mut String, header: &[&str], rows: Vec<Row>) {
     let columns = rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.cells.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        let widest = cells.map(|cell| cell.chars().count()).max();
+        widest.unwrap_or(0).min(WIDEST)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     for row in &rows {
@@ -240,5 +242,23 @@ fn table(text: &mut String, header: &[&str], rows: Vec<Row>) {
                 .sum::<usize>();
             *text += &format!("{INDENT}{:before$}-> {fix}\n", "");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_of_any_length_is_shown() {
+        let long = "x".repeat(100_000);
+        let mut text = String::new();
+        let cells = ["a".to_owned(), long.clone(), "b".to_owned()];
+        table(&mut text, &["1", "2", "3"], vec![Row::of(cells)]);
+        assert!(
+            text.contains(&format!("{long}{INDENT}b")),
+            "{} characters",
+            text.len()
+        );
     }
 }

@@ -3,6 +3,7 @@
 
 use super::view::Value;
 use crate::cli::stat::Format;
+use crate::observe::WIDEST;
 use anyhow::Result;
 use serde_json::{Map, Number, Value as Json, json};
 use std::io::Write;
@@ -62,7 +63,8 @@ impl<W: Write> Printer<W> {
         let width = |index: usize, head: &String| {
             let column = cells.iter().filter_map(|row| row.get(index));
             let widest = column.map(|cell| cell.chars().count()).max();
-            widest.unwrap_or(0).max(head.chars().count())
+            let widest = widest.unwrap_or(0).max(head.chars().count());
+            widest.min(WIDEST)
         };
         let widths: Vec<usize> = table
             .heads
