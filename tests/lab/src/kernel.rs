@@ -9,6 +9,7 @@ use crate::debian::{self, Apt};
 use crate::guest::Soc;
 use crate::probe;
 use crate::soc_module;
+use crate::source_kernel;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -111,7 +112,8 @@ impl<'a> Kernels<'a> {
         bail!("no kernel with a working sched_ext: {}", reasons.join("; "))
     }
 
-    /// The kernel of a series (`newest`, `7.2`, `6.18`) or of a release such as `7.2.11+deb13-cloud-amd64`.
+    /// The kernel of a series (`newest`, `7.2`, `6.18`), the lab's own (`lab`), or of a release such as
+    /// `7.2.11+deb13-cloud-amd64`.
     ///
     /// # Errors
     /// When there is none, or it fails its probe.
@@ -119,11 +121,18 @@ impl<'a> Kernels<'a> {
         if let Some(series) = series(name) {
             return self.of_series(series, false);
         }
-        if version(name).is_none() {
+        let own = name == source_kernel::NAME;
+        if !own && version(name).is_none() {
             let names = SERIES.map(|series| series.name).join(", ");
-            bail!("'{name}' is not a kernel: give {names}, or a release that `lab kernels` lists");
+            bail!(
+                "'{name}' is not a kernel: give {names}, {}, or a release that `lab kernels` lists",
+                source_kernel::NAME
+            );
         }
-        let kernel = self.unpacked(name)?;
+        let kernel = match own {
+            true => source_kernel::kernel(self.cache)?,
+            false => self.unpacked(name)?,
+        };
         match self.judged(&kernel)?.refused {
             None => Ok(kernel),
             Some(reason) => bail!("{name} is not fit for use: {reason}"),
@@ -198,7 +207,10 @@ impl<'a> Kernels<'a> {
     /// When the headers cannot be had or the module does not build.
     pub fn soc_module(&self, kernel: &Kernel) -> Result<PathBuf> {
         let apt = Apt::new(self.cache)?;
-        let headers = soc_module::headers(self.cache, &apt, &kernel.release)?;
+        let headers = match source_kernel::headers(kernel) {
+            Some(headers) => headers,
+            None => soc_module::headers(self.cache, &apt, &kernel.release)?,
+        };
         soc_module::build(self.cache, &apt, &kernel.release, &headers)
     }
 

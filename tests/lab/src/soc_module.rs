@@ -1,13 +1,13 @@
 //! Builds the virtual SoC's kernel module for a Debian kernel.
 //!
 //! A kernel's headers bring programs (fixdep, modpost, objtool) that need the C library of the
-//! release they were built in, so the build runs in a tree of that release's packages, unpacked and
-//! entered by `unshare` and `chroot`; no root is needed where the host allows user namespaces.
+//! release they were built in, so the build runs in a tree of that release's packages (toolchain.rs).
 
 use crate::cache::{self, Cache};
 use crate::debian::{self, Apt, Suite};
-use crate::process::{command, run};
+use crate::toolchain;
 use anyhow::{Context, Result, bail};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,22 +61,14 @@ pub fn build(cache: &Cache, apt: &Apt<'_>, release: &str, headers: &Headers) -> 
     let key = cache::hash(parts);
     let directory = cache.directory(&format!("modules/{release}"), &key, |work| {
         eprintln!("lab: building the virtual SoC module for {release}");
-        let root = toolchain(cache, apt, headers.suite, &headers.compiler)?;
+        let root = toolchain::tree(cache, apt, headers.suite, &TOOLS, &headers.compiler, "")?;
         for (name, text) in &sources {
             cache::write(&work.join(name), text)?;
         }
-        let _one_at_a_time = cache.lock("building")?;
-        let mut shell = command("unshare");
-        if !rustix::process::geteuid().is_root() {
-            shell.arg("--map-root-user");
-        }
-        shell
-            .args(["--mount", "sh", "-c", BUILD, "sh"])
-            .args([&root, &headers.path])
-            .arg(work)
-            .args([release, &jobs()]);
-        run(&mut shell, BUILD_LIMIT)
-            .map(drop)
+        let jobs = toolchain::jobs();
+        let paths = [&root, &headers.path, work].map(|path: &Path| path.as_os_str());
+        let words = [release, &jobs].map(OsStr::new);
+        toolchain::enter(cache, BUILD, &[&paths[..], &words].concat(), BUILD_LIMIT)
             .with_context(|| format!("the virtual SoC module does not build for {release}"))
     })?;
     let module = directory.join(format!("{NAME}.ko"));
@@ -154,26 +146,6 @@ fn compiler(depends: &str) -> Option<String> {
         })
 }
 
-/// A tree of the suite's packages in which modules can be built.
-fn toolchain(cache: &Cache, apt: &Apt<'_>, suite: Suite, compiler: &str) -> Result<PathBuf> {
-    let mut packages = TOOLS.to_vec();
-    packages.push(compiler);
-    let name = format!("toolchains/{}-{compiler}", suite.name());
-    cache.directory(&name, &packages.join(" "), |root| {
-        eprintln!("lab: fetching {compiler} of {}", suite.name());
-        apt.unpack_closure(suite, &packages, root)?;
-        // what maintainer scripts would have done
-        for (link, target) in [("awk", "mawk"), ("sh", "dash")] {
-            let path = root.join("usr/bin").join(link);
-            if fs::symlink_metadata(&path).is_err() {
-                std::os::unix::fs::symlink(target, &path)
-                    .with_context(|| path.display().to_string())?;
-            }
-        }
-        Ok(())
-    })
-}
-
 /// Names and texts of the sources, sorted by name.
 fn sources(directory: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut sources = Vec::new();
@@ -187,12 +159,6 @@ fn sources(directory: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     }
     sources.sort();
     Ok(sources)
-}
-
-fn jobs() -> String {
-    std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .to_string()
 }
 
 #[cfg(test)]
