@@ -33,7 +33,8 @@ ran() {
 why() {
 	awk '
 		/^---- .* stdout ----$/ { print; shown = 1 }
-		/^thread .* panicked at / { lines = 4 }
+		/^thread .* panicked at / { lines = 16 }
+		/^stack backtrace:/ { lines = 0 }
 		lines-- > 0 { print "    " substr($0, 1, 300) }
 		END { exit !shown }' "$1" || tail -n 12 "$1"
 }

@@ -253,6 +253,7 @@ impl<'a, W: World> Player<'a, W> {
         let now_ns = self.complete(Some(expiry_ns))?;
         if mode == TimerMode::Relative {
             let passed = now_ns
+                .min(self.world.end_ns())
                 .saturating_sub(expiry_ns)
                 .checked_div(period_ns)
                 .unwrap_or(0);
@@ -297,23 +298,20 @@ impl<'a, W: World> Player<'a, W> {
         Ok(now_ns)
     }
 
-    /// Accounts for a job that the end of the run cut short, and for the expiries that passed meanwhile, be it
-    /// that the thread, which should have run, was not let run until the end.
+    /// Accounts for a job that the end of the run cut short, and for the expiries that passed before the end, be it
+    /// that the thread, which should have run, was not let run.
     fn cut(&mut self) -> io::Result<()> {
-        let now_ns = self.world.now_ns()?;
-        let Some(job) = self.job.take() else {
-            let late_ns = now_ns.min(self.world.end_ns()).saturating_sub(self.due_ns);
-            let passed = self.period_ns.map(|period_ns| late_ns.div_ceil(period_ns));
-            self.record.skipped += passed.unwrap_or(0);
-            return Ok(());
-        };
-        self.record.unfinished += 1;
+        let now_ns = self.world.now_ns()?.min(self.world.end_ns());
         let late_ns = now_ns.saturating_sub(self.due_ns);
         let passed = self
             .period_ns
-            .and_then(|period_ns| late_ns.checked_div(period_ns))
-            .unwrap_or(0);
-        self.record.skipped += passed;
+            .map_or(0, |period_ns| late_ns.div_ceil(period_ns));
+        let Some(job) = self.job.take() else {
+            self.record.skipped += passed;
+            return Ok(());
+        };
+        self.record.unfinished += 1;
+        self.record.skipped += passed.saturating_sub(1);
         let deadline_ns = job.deadline_ns.or(self
             .period_ns
             .map(|period_ns| self.due_ns.saturating_add(period_ns)));
@@ -329,6 +327,7 @@ impl<'a, W: World> Player<'a, W> {
             .period_ns
             .map_or(0, |period_ns| self.draws.offset_ns(period_ns));
         self.timers_ns = vec![None];
+        self.period_ns = ring.period_ns;
         self.wait_until(begin_ns.saturating_add(offset_ns))?;
         repeat(ring.loops, || {
             self.begin(None);

@@ -4,6 +4,7 @@ use super::*;
 use crate::rtapp;
 use crate::workload::{Kind, Workload};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 
 const MS: u64 = 1_000_000;
@@ -13,8 +14,8 @@ const START: u64 = 1_000 * MS;
 struct Simulated {
     now_ns: u64,
     end_ns: u64,
-    /// A sleep until then or later ends only with the run.
-    starved_from_ns: u64,
+    /// When the thread is not let run.
+    starved_ns: Range<u64>,
     /// Time of one unit of work.
     ns_per_unit: u64,
     /// Messages to come, by the time they arrive.
@@ -26,20 +27,20 @@ struct Simulated {
 
 impl World for Simulated {
     fn now_ns(&mut self) -> io::Result<u64> {
+        if self.starved_ns.contains(&self.now_ns) {
+            self.now_ns = self.starved_ns.end;
+        }
         Ok(self.now_ns)
     }
     fn end_ns(&self) -> u64 {
         self.end_ns
     }
     fn sleep_until(&mut self, due_ns: u64) -> io::Result<bool> {
-        if due_ns >= self.starved_from_ns {
-            self.now_ns = self.end_ns;
-        }
         self.now_ns = self.now_ns.max(due_ns.min(self.end_ns));
-        Ok(self.now_ns < self.end_ns)
+        Ok(self.now_ns()? < self.end_ns)
     }
     fn work(&mut self, work: WorkUnits, until_ns: u64) -> io::Result<Done> {
-        let most = (until_ns.min(self.end_ns) - self.now_ns) / self.ns_per_unit;
+        let most = until_ns.min(self.end_ns).saturating_sub(self.now_ns) / self.ns_per_unit;
         let done = work.0.min(most);
         self.now_ns += done * self.ns_per_unit;
         self.runs.push(done);
@@ -71,7 +72,7 @@ fn world(run_ms: u64, ns_per_unit: u64) -> Simulated {
     Simulated {
         now_ns: START,
         end_ns: START + run_ms * MS,
-        starved_from_ns: u64::MAX,
+        starved_ns: 0..0,
         ns_per_unit,
         arrivals_ns: VecDeque::new(),
         sent: Vec::new(),
@@ -317,10 +318,31 @@ fn a_burst_is_complete_when_its_last_message_is_back() {
 }
 
 #[test]
+fn whenever_a_thread_is_not_let_run_every_activation_before_the_end_counts_once() {
+    const RUN_MS: u64 = 100;
+    const PERIOD_MS: u64 = 16;
+    for task in [
+        r#""run": 5000, "timer": {"ref": "a", "period": 16000}"#,
+        r#""ring": {"members": 2, "messages": 1, "work": 5000, "period": 16000}"#,
+    ] {
+        let due = (RUN_MS * MS - offset(PERIOD_MS * MS)).div_ceil(PERIOD_MS * MS);
+        let spans = (0..=RUN_MS).flat_map(|from| [1, 7, 40, 200].map(|long| from..from + long));
+        for span in spans {
+            let mut world = world(RUN_MS, 1);
+            world.arrivals_ns = vec![START; 100].into();
+            world.starved_ns = START + span.start * MS..START + span.end * MS;
+            let record = play(&mut world, task);
+            let counted = record.responses.count() + record.unfinished + record.skipped;
+            assert_eq!(counted, due, "{span:?}: {record:?}");
+        }
+    }
+}
+
+#[test]
 fn who_is_never_let_run_skips_every_activation() {
     for (starved_from_ns, jobs) in [(START, 0), (START + 45 * MS, 3)] {
         let mut world = world(100, 1);
-        world.starved_from_ns = starved_from_ns;
+        world.starved_ns = starved_from_ns..START + 150 * MS;
         let record = play(
             &mut world,
             r#""run": 1000, "timer": {"ref": "a", "period": 16000}"#,

@@ -200,7 +200,8 @@ fn column(samples: &[&Sample], of: fn(&Sample) -> f64) -> Vec<f64> {
     samples.iter().map(|sample| of(sample)).collect()
 }
 
-fn verdict(samples: &[&Sample], reference: &[&Sample]) -> Verdict {
+/// Whether runs count beside the reference's.
+pub fn verdict(samples: &[&Sample], reference: &[&Sample]) -> Verdict {
     let sum = |samples: &[&Sample], of| column(samples, of).iter().sum::<f64>();
     let against = |of: fn(&Sample) -> f64| sum(samples, of) / sum(reference, of);
     if against(|it| it.work_ms) < LEAST_WORK {
