@@ -123,23 +123,78 @@ static __always_inline void need_drop(struct group_ctx *gctx, u32 need_cap)
 
 /* --- whole operations --- */
 
-/* Brings the task's utilisation to `now`, having run at `capacity` (0: not). */
-static void util_update(struct task_ctx *tctx, u64 now, u32 capacity)
+/* Brings the utilisation of a task that has not run to `now`; its group's sum decays by itself. */
+static void util_rest(struct task_ctx *tctx, u64 now)
 {
-	u64 dt = elapsed_ns(now, tctx->util_at);
-	u64 left = decay(tctx->util, dt);
-	u64 util = util_after(tctx->util, dt, capacity);
-	struct group_ctx *gctx = group_ctx_of(tctx->group);
-
-	tctx->util = util;
+	tctx->util = decay(tctx->util, elapsed_ns(now, tctx->util_at));
 	if (time_before(tctx->util_at, now))
 		tctx->util_at = now;
+}
+
+/* The task's utilisation at `now` is `util`. */
+static void util_set(struct task_ctx *tctx, u64 util, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(tctx->group);
+	u64 left;
+
+	util_rest(tctx, now);
+	left = tctx->util;
+	tctx->util = util;
 	if (!gctx)
 		return;
 	bpf_spin_lock(&gctx->lock);
 	sum_advance(gctx, now);
 	sum_replace(gctx, left, util);
 	bpf_spin_unlock(&gctx->lock);
+}
+
+/* That of one that has run, with what its CPU has delivered since: capacity times ns. */
+static void util_run(struct task_ctx *tctx, u64 delivered, u64 now)
+{
+	u64 dt = elapsed_ns(now, tctx->util_at);
+	u64 work = min_u64(work_of(delivered), dt);
+
+	tctx->ran_ns += dt;
+	tctx->lost_ns += dt - work;
+	util_set(tctx, util_after(tctx->util, work), now);
+}
+
+/* That of one that goes to sleep; what it used until now is what the next activation will. */
+static void util_sleep(struct task_ctx *tctx, u64 now)
+{
+	tctx->est_cap = util_est_after(tctx->est_cap, util_cap(tctx->util));
+	tctx->pace_cap = pace_after(tctx->pace_cap, tctx->ran_ns, tctx->lost_ns);
+	util_set(tctx, util_asleep(tctx->util, tctx->lost_ns), now);
+	tctx->ran_ns = tctx->lost_ns = 0;
+}
+
+/* How kernels before 6.8 keep util_est (kernel/sched/fair.c). */
+struct sched_avg___pair {
+	struct {
+		u32 enqueued;
+		u32 ewma;
+	} util_est;
+} __attribute__((preserve_access_index));
+
+/* Set in util_est while the task has not run (UTIL_AVG_UNCHANGED, kernel/sched/pelt.h). */
+#define UTIL_AVG_UNCHANGED 0x80000000U
+
+/*
+ * A task that comes from the kernel's scheduler is known to it: on the same
+ * scale, and on a clock that differs from ours by what interrupts took.
+ */
+static void util_seed(struct task_struct *p, struct task_ctx *tctx, u64 now)
+{
+	struct sched_avg___pair *pair = (void *)&p->se.avg;
+	u32 est = bpf_core_field_exists(pair->util_est.ewma)
+			  ? max_u32(BPF_CORE_READ(pair, util_est.enqueued),
+				    BPF_CORE_READ(pair, util_est.ewma))
+			  : p->se.avg.util_est;
+	u64 util = min_u64(p->se.avg.util_avg, CAPACITY_SCALE) << UTIL_SHIFT;
+
+	tctx->util = decay(util, elapsed_ns(now, p->se.avg.last_update_time));
+	tctx->util_at = now;
+	tctx->est_cap = min_u32(est & ~UTIL_AVG_UNCHANGED, CAPACITY_SCALE);
 }
 
 /* Takes the task out of its group's sums. */
@@ -260,7 +315,7 @@ static void note_wait(u32 group, u64 waited_ns, u32 capacity, u64 now)
 		return;
 	bpf_spin_lock(&gctx->lock);
 	sum_advance(gctx, now);
-	gctx->waited += util_after(0, waited_ns, capacity);
+	gctx->waited += util_after(0, work_of(waited_ns * capacity));
 	bpf_spin_unlock(&gctx->lock);
 }
 

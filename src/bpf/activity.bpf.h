@@ -6,8 +6,10 @@
  * A group's record is advanced at every event that changes it: a CPU goes
  * idle or busy, the clock changes. Between two events the number of busy CPUs
  * and the OPP are constant, so the integrals are exact where the group shares
- * a clock. Where each CPU has its own, the OPP is that of the last event and
- * the integrals are a sample of the clocks, not their sum.
+ * a clock. Where each CPU has its own, its busy time is counted at its own
+ * transitions and ticks, for the clock that the kernel has seen until then: a
+ * sample lacks what is still open, a tick per CPU at most. The group's active
+ * time goes to the OPP of the last event.
  *
  * The capacity integral of a CPU (capacity times ns) makes utilisation
  * invariant: a task's mean capacity over a stretch is the integral's
@@ -37,7 +39,8 @@ struct cpu_ctx {
 	u64 delivered;		   /* capacity * ns up to `at` */
 	u64 at;
 	u64 idle_since;
-	u64 gathered_ns; /* busy time not yet in gathered_ns of all */
+	u64 counted_until; /* its busy time, where it has a clock of its own */
+	u64 gathered_ns;   /* busy time not yet in gathered_ns of all */
 	u32 state;
 	u32 kicked; /* a kick is under way and has found no work yet */
 };
@@ -107,18 +110,38 @@ static __always_inline u64 delivered_until(struct cpu_ctx *cctx, s32 cpu, u64 no
 	return delivered;
 }
 
-/* Inside the record's lock: counts the time since the last event. */
-static __always_inline void activity_advance(struct joule_activity *activity, u64 now)
+static __always_inline bool has_own_clock(u32 group)
+{
+	const volatile struct joule_group *info = group_info(group);
+
+	return info && info->per_cpu_freq;
+}
+
+/* Inside the record's lock: counts the group's time since the last event. */
+static __always_inline void activity_advance(struct joule_activity *activity, u32 group, u64 now)
 {
 	u64 dt = elapsed_ns(now, activity->since_ns);
 	u32 opp = activity->opp & (JOULE_MAX_OPPS - 1);
 
 	if (activity->busy_cpus) {
 		activity->active_ns[opp] += dt;
-		activity->busy_ns[opp] += dt * activity->busy_cpus;
+		if (!has_own_clock(group))
+			activity->busy_ns[opp] += dt * activity->busy_cpus;
 	}
 	if (time_before(activity->since_ns, now))
 		activity->since_ns = now;
+}
+
+/* Inside the record's lock: counts a CPU's busy time until now, where it has a clock of its own. */
+static __always_inline void count_own_time(struct joule_activity *activity, struct cpu_ctx *cctx,
+					   u32 group, u32 opp, bool busy, u64 now)
+{
+	if (!has_own_clock(group))
+		return;
+	if (busy)
+		activity->busy_ns[opp & (JOULE_MAX_OPPS - 1)] +=
+			elapsed_ns(now, cctx->counted_until);
+	cctx->counted_until = now;
 }
 
 /* The OPP that a CPU of the group runs at. */
@@ -152,7 +175,8 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 	if (!idle && !activity->busy_cpus &&
 	    elapsed_ns(now, activity->since_ns) >= settings.deep_idle_ns)
 		activity->group_wakes++;
-	activity_advance(activity, now);
+	activity_advance(activity, group, now);
+	count_own_time(activity, cctx, group, opp, before == CPU_STATE_BUSY, now);
 	activity->opp = opp;
 	if (idle)
 		activity->idle_cpu = cpu;
@@ -189,10 +213,11 @@ static void count_clock(s32 cpu, u64 now)
 	if (!activity || !cctx)
 		return;
 	delivered_until(cctx, cpu, now);
-	if (activity->opp == opp)
+	if (activity->opp == opp && !has_own_clock(group))
 		return;
 	bpf_spin_lock(&activity->lock);
-	activity_advance(activity, now);
+	activity_advance(activity, group, now);
+	count_own_time(activity, cctx, group, opp, cctx->state == CPU_STATE_BUSY, now);
 	activity->opp = opp;
 	bpf_spin_unlock(&activity->lock);
 }

@@ -181,7 +181,7 @@ void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!tctx)
 		return;
-	util_update(tctx, now, 0);
+	util_rest(tctx, now);
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		note_wakeup(tctx, now);
 	if (group < JOULE_MAX_GROUPS)
@@ -210,7 +210,7 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	}
 	if (cctx->state == CPU_STATE_UNKNOWN)
 		count_transition(cpu, false, now);
-	util_update(tctx, now, 0);
+	util_rest(tctx, now);
 	group_move(p, tctx, group, now);
 	tctx->patient_until = 0;
 	tctx->exec_at = p->se.sum_exec_runtime;
@@ -222,10 +222,9 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 /* Charges the run time since the last charge to utilisation and virtual time. */
 static void charge(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u64 now)
 {
-	u64 ran_ns = p->se.sum_exec_runtime - tctx->exec_at;
-	u64 dt = elapsed_ns(now, tctx->util_at), delivered;
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u64 ran_ns = p->se.sum_exec_runtime - tctx->exec_at, delivered;
 	u32 weight = max_u32(p->scx.weight, 1);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
 	if (!cctx)
 		return;
@@ -233,7 +232,7 @@ static void charge(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u64 no
 	tctx->exec_at = p->se.sum_exec_runtime;
 	scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + ran_ns * 100 / weight);
 	delivered = delivered_until(cctx, cpu, now);
-	util_update(tctx, now, dt ? (delivered - tctx->delivered_at) / dt : 0);
+	util_run(tctx, delivered - tctx->delivered_at, now);
 	tctx->delivered_at = delivered;
 	recount_need(tctx);
 	gather(cctx, ran_ns);
@@ -276,7 +275,7 @@ void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 		return;
 	set_runnable(tctx, 0);
 	if (deq_flags & SCX_DEQ_SLEEP)
-		tctx->est_cap = util_est_after(tctx->est_cap, util_cap(tctx->util));
+		util_sleep(tctx, scx_bpf_now());
 }
 
 void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
@@ -319,9 +318,12 @@ void BPF_STRUCT_OPS(joule_set_cpumask, struct task_struct *p, const struct cpuma
 void BPF_STRUCT_OPS(joule_enable, struct task_struct *p)
 {
 	u32 group = group_of_cpu(scx_bpf_task_cpu(p));
+	struct task_ctx *tctx = task_ctx_of(p);
 
 	if (group < JOULE_MAX_GROUPS)
 		scx_bpf_task_set_dsq_vtime(p, group_vtime(group));
+	if (tctx && !tctx->util_at)
+		util_seed(p, tctx, scx_bpf_now());
 }
 
 void BPF_STRUCT_OPS(joule_disable, struct task_struct *p)
@@ -413,7 +415,7 @@ int joule_sample(u64 *now_ns)
 		if (!activity)
 			break;
 		bpf_spin_lock(&activity->lock);
-		activity_advance(activity, now);
+		activity_advance(activity, group, now);
 		bpf_spin_unlock(&activity->lock);
 	}
 	gathered_ns = 0;

@@ -9,6 +9,12 @@
  * ran in keeps it unless the saving exceeds the profile's hysteresis. If the
  * task fits nowhere, the group with the most capacity takes it.
  *
+ * CPUs that share a clock run at what the neediest of them asks for, so a task
+ * may make everybody's work dearer. Where each CPU has a clock of its own, which
+ * is hardware's to set as a rule, a task pays for its own CPU at the pace that
+ * it has been running at, and goes back to its previous CPU: one that has just
+ * been taken starts slowly.
+ *
  * A task may also wait for a busy group, when that is so much cheaper than any
  * idle CPU that the saving is worth the wait: the profile says how long a task
  * may be kept from running to save all of its energy, and a wait must be
@@ -77,62 +83,87 @@ static __always_inline s32 last_idle_cpu(u32 group)
 	return activity ? activity->idle_cpu : -1;
 }
 
-/*
- * Claims an idle CPU of the group for the task: one that is not in a deep state
- * yet, its previous one if possible; negative when there is none. On SMT a
- * wholly idle core comes first.
- */
-static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu, u64 now)
+/* Whether the CPU is idle, and with it all of its core. */
+static __always_inline bool core_is_idle(s32 cpu)
 {
-	const struct cpumask *cpus = cpus_of_group(group);
+	const struct cpumask *cores;
+	bool idle;
 
-	if (!cpus)
-		return -ENOENT;
-	if (p->nr_cpus_allowed < topology.nr_cpus)
-		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
-	if (!smt_enabled) {
-		s32 last = last_idle_cpu(group);
-		bool prev_is_here = group_of_cpu(prev_cpu) == group;
-
-		if (prev_is_here && is_shallow(prev_cpu, now) &&
-		    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
-			return prev_cpu;
-		if (is_shallow(last, now) && scx_bpf_test_and_clear_cpu_idle(last))
-			return last;
-		if (prev_is_here && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
-			return prev_cpu;
-	}
-	if (smt_enabled) {
-		s32 cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
-
-		if (cpu >= 0)
-			return cpu;
-	}
-	return scx_bpf_pick_idle_cpu(cpus, 0);
+	if (!smt_enabled)
+		return true;
+	cores = scx_bpf_get_idle_smtmask();
+	idle = bpf_cpumask_test_cpu(cpu, cores);
+	scx_bpf_put_idle_cpumask(cores);
+	return idle;
 }
 
 /*
- * Power that a task adds to the group, uW, by the table in `slot`: `need_cap`
- * is what it will use and what the clock must offer, `own` what it has in the
- * sum already.
+ * Claims an idle CPU of the group for the task; negative when there is none.
+ * On SMT a wholly idle core comes first. Where CPUs have a clock each, that of
+ * the task's previous one is still as high as the task needs it; where they
+ * share it, any CPU that is not in a deep state yet is as good.
  */
-__weak u64 price_of(u32 group, u32 slot, u32 need_cap, u64 own, u64 now)
+static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu, u64 now)
+{
+	const volatile struct joule_group *info = group_info(group);
+	bool prev_is_here = group_of_cpu(prev_cpu) == group;
+	const struct cpumask *cpus = cpus_of_group(group);
+	s32 last = last_idle_cpu(group), cpu;
+
+	if (!cpus || !info)
+		return -ENOENT;
+	if (p->nr_cpus_allowed < topology.nr_cpus)
+		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
+	if (prev_is_here && core_is_idle(prev_cpu) &&
+	    (info->per_cpu_freq || is_shallow(prev_cpu, now)) &&
+	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+		return prev_cpu;
+	if (smt_enabled) {
+		cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
+		if (cpu >= 0)
+			return cpu;
+	} else if (is_shallow(last, now) && scx_bpf_test_and_clear_cpu_idle(last)) {
+		return last;
+	}
+	if (prev_is_here && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+		return prev_cpu;
+	return scx_bpf_pick_idle_cpu(cpus, 0);
+}
+
+/* What a task asks of a group. */
+struct demand {
+	u32 need_cap; /* that it will use, and that the clock must offer */
+	u32 pace_cap; /* of the CPUs that it ran on */
+	u64 own;      /* what the group's sum has of it already */
+	u64 now;
+};
+
+/* The clock that hardware chooses by itself leaves a quarter, as a rule. */
+#define HARDWARE_HEADROOM_PCT 125
+
+/* Power that a task adds to the group, uW, by the table in `slot`. */
+__weak u64 price_of(u32 group, u32 slot, const struct demand *demand)
 {
 	const struct joule_cost_row *row = costs_of_group(group, slot);
 	const volatile struct joule_group *info = group_info(group);
-	u32 nr_cpus, headroom_pct;
+	u32 nr_cpus, headroom_pct, wanted;
 	struct load load;
 	u64 before, after;
 
-	if (!row || !row->nr_opps || !info)
+	if (!demand || !row || !row->nr_opps || !info)
 		return ~0ULL;
+	load.sum_cap = group_sum_cap(group, demand->own, demand->now);
+	if (info->per_cpu_freq) {
+		wanted = with_headroom(demand->need_cap, HARDWARE_HEADROOM_PCT);
+		wanted = max_u32(wanted, demand->pace_cap);
+		return added_power_uw(row, demand->need_cap, wanted, load.sum_cap);
+	}
 	nr_cpus = info->nr_cpus;
 	headroom_pct = group_headroom_pct(group);
-	load.sum_cap = group_sum_cap(group, own, now);
 	load.top_cap = group_top_cap(group);
 	before = group_power_uw(row, &load, nr_cpus, headroom_pct);
-	load.sum_cap += need_cap;
-	load.top_cap = max_u32(load.top_cap, need_cap);
+	load.sum_cap += demand->need_cap;
+	load.top_cap = max_u32(load.top_cap, demand->need_cap);
 	after = group_power_uw(row, &load, nr_cpus, headroom_pct);
 	return after > before ? after - before : 0;
 }
@@ -240,7 +271,8 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 			  u64 now, struct survey *survey)
 {
 	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask(), *cpus;
-	u32 need = task_need(tctx), group;
+	struct demand demand = {task_need(tctx), tctx->pace_cap, 0, now};
+	u32 group;
 
 	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;
 	survey->probe = JOULE_NO_GROUP;
@@ -248,18 +280,18 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 	survey->slot = current_slot(now);
 	survey->generation = table_generation(survey->slot);
 	bpf_for (group, 0, topology.nr_groups) {
-		bool fitting = fits_group(need, group);
-		u64 price = 0, by_prior = 0, own, wake;
+		bool fitting = fits_group(demand.need_cap, group);
+		u64 price = 0, by_prior = 0, wake;
 
 		cpus = cpus_of_group(group);
 		if (!cpus || !may_use(p, group))
 			continue;
 		if (fitting) {
-			own = own_share(tctx, group, now);
-			price = price_of(group, survey->slot, need, own, now);
+			demand.own = own_share(tctx, group, now);
+			price = price_of(group, survey->slot, &demand);
 			by_prior = price;
 			if (survey->slot != JOULE_STATIC_SLOT)
-				by_prior = price_of(group, JOULE_STATIC_SLOT, need, own, now);
+				by_prior = price_of(group, JOULE_STATIC_SLOT, &demand);
 			if (group == tctx->group) {
 				price -= price * settings.hysteresis_pct / 100;
 				by_prior -= by_prior * settings.hysteresis_pct / 100;
@@ -351,7 +383,7 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	bool probing;
 	s32 cpu;
 
-	util_update(tctx, now, 0);
+	util_rest(tctx, now);
 	if (wake_flags & SCX_WAKE_SYNC)
 		waker_group = group_of_cpu(bpf_get_smp_processor_id());
 	survey_groups(p, tctx, waker_group, now, &survey);

@@ -6,8 +6,14 @@
  *
  * Utilisation is the kernel's PELT in closed form (kernel/sched/pelt.c): a
  * geometric average with a half-life of 32 periods of 2^20 ns, that is 2^25 ns
- * (33.6 ms), of the capacity in use. Running at capacity c for dt moves the
- * average from u to  u * y(dt) + c * (1 - y(dt)),  y(dt) = 2^(-dt / 2^25 ns).
+ * (33.6 ms), of running. Time that a task runs counts as on a CPU of full
+ * capacity (clock_pelt, kernel/sched/pelt.h): dt at capacity c is work of
+ * w = dt * c / 1024 and moves the average from u to
+ *   u * y(w) + 1024 * (1 - y(w)),  y(t) = 2^(-t / 2^25 ns).
+ * The time by which it ran longer than that is lost sleep, and decays the
+ * average once it sleeps. So a task looks the same wherever it runs, and one
+ * that its CPU is too slow for grows beyond what that CPU can give.
+ *
  * One half-life for everything makes sums of averages decay as one, which is
  * what lets a group keep one number for all its tasks.
  *
@@ -60,12 +66,31 @@ static inline __attribute__((always_inline)) u64 decay(u64 value, u64 dt_ns)
 	return (value >> 32) * factor + (((value & 0xffffffff) * factor) >> FACTOR_SHIFT);
 }
 
-/* The average after dt_ns of running at `capacity` (0: asleep or waiting). */
-static inline __attribute__((always_inline)) u64 util_after(u64 util, u64 dt_ns, u32 capacity)
+/* The average after running for as long as `work_ns` takes a CPU of full capacity. */
+static inline __attribute__((always_inline)) u64 util_after(u64 util, u64 work_ns)
 {
-	u64 full = (u64)capacity << UTIL_SHIFT;
+	u64 full = (u64)CAPACITY_SCALE << UTIL_SHIFT;
 
-	return decay(util, dt_ns) + (full - decay(full, dt_ns));
+	return full - decay(full - util, work_ns);
+}
+
+/* The work in what a CPU delivers, which is its capacity times ns: what it would take a CPU of full
+ * capacity, ns. */
+static inline __attribute__((always_inline)) u64 work_of(u64 delivered)
+{
+	return delivered / CAPACITY_SCALE;
+}
+
+/*
+ * Above this a task is taken to use all it is given: on a faster CPU it would do more and sleep no
+ * longer (kernel/sched/pelt.h, update_idle_rq_clock_pelt).
+ */
+#define UTIL_SATURATED 1000
+
+/* The average of a task that sleeps: a CPU of full capacity would have let it `lost_ns` earlier. */
+static inline __attribute__((always_inline)) u64 util_asleep(u64 util, u64 lost_ns)
+{
+	return util >> UTIL_SHIFT < UTIL_SATURATED ? decay(util, lost_ns) : util;
 }
 
 /* The average as a whole number on the capacity scale. */
@@ -84,6 +109,21 @@ static inline __attribute__((always_inline)) u32 util_est_after(u32 est_cap, u32
 	if (at_sleep_cap >= est_cap)
 		return at_sleep_cap;
 	return est_cap - ((est_cap - at_sleep_cap + 3) >> 2);
+}
+
+/*
+ * Capacity of the CPU while the task ran, averaged over activations, a quarter for the last one, in
+ * which it ran for `ran_ns` and did work that a CPU of full capacity does in `lost_ns` less. 0: not
+ * known.
+ */
+static inline __attribute__((always_inline)) u32 pace_after(u32 pace_cap, u64 ran_ns, u64 lost_ns)
+{
+	u32 last_cap;
+
+	if (!ran_ns || lost_ns >= ran_ns)
+		return pace_cap;
+	last_cap = (ran_ns - lost_ns) * CAPACITY_SCALE / ran_ns;
+	return pace_cap ? (3 * pace_cap + last_cap + 2) / 4 : last_cap;
 }
 
 static inline __attribute__((always_inline)) u32 max_u32(u32 a, u32 b)
@@ -290,6 +330,23 @@ static inline __attribute__((always_inline)) u64 group_power_uw(const struct jou
 	u64 active_cap = min_u32(load->sum_cap, capacity);
 
 	return busy + active_cap * row->shared_uw[opp] / capacity;
+}
+
+/*
+ * Power that a task adds to a group whose CPUs have a clock each, uW: its CPU runs at the OPP that
+ * offers `wanted_cap`, whatever runs on the others. Of the shared part it pays for the time in
+ * which the others would not keep the group awake, were they to run one after the other.
+ */
+static inline __attribute__((always_inline)) u64 added_power_uw(const struct joule_cost_row *row,
+								u32 need_cap, u32 wanted_cap,
+								u32 others_cap)
+{
+	u32 opp = opp_index(opp_for(row, wanted_cap));
+	u32 capacity = max_u32(row->capacity[opp], 1);
+	u32 alone_cap = capacity > others_cap ? capacity - others_cap : 0;
+	u64 shared = (u64)row->shared_uw[opp] * alone_cap / capacity;
+
+	return need_cap * (row->busy_uw[opp] + shared) / capacity;
 }
 
 /* Whether a need fits a CPU of this capacity with the headroom asked for. */

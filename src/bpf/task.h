@@ -11,11 +11,14 @@ struct task_ctx {
 	u64 util_at;
 	u64 exec_at;	   /* p->se.sum_exec_runtime already charged to vtime */
 	u64 delivered_at;  /* its CPU's capacity integral as of util_at */
+	u64 ran_ns;	   /* since it woke */
+	u64 lost_ns;	   /* of that, what a CPU of full capacity would have saved */
 	u64 waiting_since; /* 0: not waiting */
 	u64 woke_at;
 	u64 interval_ns;   /* from wake-up to wake-up, on average; 0: not known */
 	u64 patient_until; /* waits by choice, at most until then; 0: does not */
 	u32 est_cap;	   /* util_est */
+	u32 pace_cap;	   /* capacity of the CPU while it ran, on average; 0: not known */
 	u32 counted_cap;   /* need counted in the group while runnable */
 	u32 group;	   /* whose sums hold this task; JOULE_NO_GROUP for none */
 	u32 runnable;

@@ -157,17 +157,29 @@ static bool ask(u32 slot, struct joule_cost_table *table, u64 generation)
 	return run(hand.publish, &request, sizeof(request)) == 0;
 }
 
-/* The prior's table, or with the bigger classes the cheaper. */
+static u32 nr_classes(void)
+{
+	u32 known = 0;
+
+	while (known < JOULE_MAX_CLASSES && hand.prior.row[known].nr_opps)
+		known++;
+	return known;
+}
+
+/*
+ * The prior's table, or with the smaller classes the dearer: by so much that
+ * what it costs to wake a CPU, which is the same in both, decides nothing.
+ */
 static struct joule_cost_table fresh_table(bool reversed)
 {
 	struct joule_cost_table table = hand.prior;
-	u32 class, opp;
+	u32 last = nr_classes() - 1, class, opp;
 
 	table.generation = ++hand.generation;
-	for (class = 0; reversed && class < JOULE_MAX_CLASSES; class ++)
+	for (class = 0; reversed && class < last; class ++)
 		for (opp = 0; opp < table.row[class].nr_opps; opp++) {
-			table.row[class].busy_uw[opp] >>= 4 * class;
-			table.row[class].shared_uw[opp] >>= 4 * class;
+			table.row[class].busy_uw[opp] <<= 4 * (last - class);
+			table.row[class].shared_uw[opp] <<= 4 * (last - class);
 		}
 	return table;
 }
@@ -187,15 +199,6 @@ static void publish(u32 count, u32 pause_us)
 		if (pause_us)
 			usleep(pause_us);
 	}
-}
-
-static u32 nr_classes(void)
-{
-	u32 known = 0;
-
-	while (known < JOULE_MAX_CLASSES && hand.prior.row[known].nr_opps)
-		known++;
-	return known;
 }
 
 /* Asks for a table with a fault, in the slot that is free. */
@@ -247,7 +250,7 @@ static void counters(void)
 		{"placed_idle", JOULE_PLACED_IDLE},	  {"placed_waiting", JOULE_PLACED_WAITING},
 		{"placed_steered", JOULE_PLACED_STEERED}, {"kicks", JOULE_KICKS},
 		{"kicks_steered", JOULE_KICKS_STEERED},	  {"tables_refused", JOULE_TABLES_REFUSED},
-		{"tables_mixed", JOULE_TABLES_MIXED},
+		{"tables_mixed", JOULE_TABLES_MIXED},	  {"misfit_up", JOULE_MISFIT_UP},
 	};
 	static struct joule_counters of_cpu[MAX_CPUS];
 	u32 i, cpu;

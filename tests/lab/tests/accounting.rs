@@ -64,12 +64,13 @@ fn tasks() -> &'static Outcome {
             start
             bpftool prog loadall /lab/recorder.o /sys/fs/bpf/recorder \
                 map name task_ctxs id $(joule-hand map task_ctxs) || fail recorder
-            joule-hand attach /sys/fs/bpf/recorder/record_switch || fail recorder
             cd /sys/kernel/tracing
             echo 8192 > buffer_size_kb
             echo 'prev_comm ~ "u-*" || next_comm ~ "u-*"' > events/sched/sched_switch/filter
             echo 1 > events/sched/sched_switch/enable
             echo 1 > events/power/cpu_frequency/enable
+            # last: what it prints then follows the event of the same switch
+            joule-hand attach /sys/fs/bpf/recorder/record_switch || fail recorder
             clocks() {{
                 for policy in /sys/devices/system/cpu/cpufreq/policy*; do
                     echo I $(cat $policy/scaling_cur_freq $policy/related_cpus)
@@ -80,7 +81,7 @@ fn tasks() -> &'static Outcome {
             echo 0 > tracing_on
             say lost awk '/overrun|dropped/ {{ lost += $NF }} END {{ print lost }}' per_cpu/cpu*/stats
             say events sed -n '
-                s/^.*\[0*\([0-9][0-9]*\)\] [^ ]* *\([0-9.]*\): sched_switch: .*prev_pid=\([0-9]*\) .*next_pid=\([0-9]*\) .*/S \2 \1 \3 \4/p
+                s/^.*\[0*\([0-9][0-9]*\)\] [^ ]* *\([0-9.]*\): sched_switch: .*prev_pid=\([0-9]*\) .*prev_state=\([^ ]*\) .*next_pid=\([0-9]*\) .*/S \2 \1 \3 \4 \5/p
                 s/^.* \([0-9.]*\): cpu_frequency: state=\([0-9]*\) cpu_id=/F \1 \2 /p
                 s/^.* \([0-9.]*\): bpf_trace_printk: /U \1 /p' trace
             rm -r /sys/fs/bpf/recorder
@@ -203,6 +204,26 @@ fn nothing_is_left_in_the_sums_of_tasks_that_have_left() {
     for value in ["nr_counted", "est_cap", "sum_cap"] {
         assert_eq!(residue("calm", value), 0, "{value}");
     }
+}
+
+/// Big tasks are asleep while the scheduler starts. What is not known of them puts them on little CPUs, from which
+/// they have to be moved.
+#[test]
+fn tasks_are_known_from_before_the_scheduler_started() {
+    let script = format!(
+        "{HEAD}
+        joule-load run /lab/seldom.json --duration 6 > /tmp/load 2>&1 & load=$!
+        sleep 1
+        start
+        counters asleep
+        wait $load
+        counters woken
+        lasted"
+    );
+    let guest = phone("accounting-seeds").file(workload("seldom"), "/lab/seldom.json");
+    let results = succeed(&guest.script(&script)).results;
+    assert!(rise(&results, "placed_idle", "asleep", "woken") > 0);
+    assert_eq!(rise(&results, "misfit_up", "asleep", "woken"), 0);
 }
 
 #[test]

@@ -13,11 +13,17 @@ unsafe extern "C" {
     #[link_name = "policy_decay"]
     pub safe fn decay(value: u64, dt_ns: u64) -> u64;
     #[link_name = "policy_util_after"]
-    pub safe fn util_after(util: u64, dt_ns: u64, capacity: u32) -> u64;
+    pub safe fn util_after(util: u64, work_ns: u64) -> u64;
+    #[link_name = "policy_work_of"]
+    pub safe fn work_of(delivered: u64) -> u64;
+    #[link_name = "policy_util_asleep"]
+    pub safe fn util_asleep(util: u64, lost_ns: u64) -> u64;
     #[link_name = "policy_util_cap"]
     pub safe fn util_cap(util: u64) -> u32;
     #[link_name = "policy_util_est_after"]
     pub safe fn util_est_after(est_cap: u32, at_sleep_cap: u32) -> u32;
+    #[link_name = "policy_pace_after"]
+    pub safe fn pace_after(pace_cap: u32, ran_ns: u64, lost_ns: u64) -> u32;
     #[link_name = "policy_need_bucket"]
     pub safe fn need_bucket(need_cap: u32) -> u32;
     #[link_name = "policy_bucket_cap"]
@@ -75,5 +81,15 @@ unsafe extern "C" {
         top_cap: u32,
         nr_cpus: u32,
         headroom_pct: u32,
+    ) -> u64;
+    #[link_name = "policy_added_power_uw"]
+    pub safe fn added_power_uw(
+        nr_opps: u32,
+        capacity: &Column,
+        busy_uw: &Column,
+        shared_uw: &Column,
+        need_cap: u32,
+        wanted_cap: u32,
+        others_cap: u32,
     ) -> u64;
 }

@@ -24,10 +24,22 @@ pub fn decay(value: u64, dt_ns: u64) -> u64 {
     ffi::decay(value, dt_ns)
 }
 
-/// The utilisation after running at `capacity` for `dt_ns`; at capacity 0, after sleeping.
+/// The utilisation after work that takes a CPU of full capacity `work_ns`.
 #[must_use]
-pub fn util_after(util: u64, dt_ns: u64, capacity: u32) -> u64 {
-    ffi::util_after(util, dt_ns, capacity)
+pub fn util_after(util: u64, work_ns: u64) -> u64 {
+    ffi::util_after(util, work_ns)
+}
+
+/// What a CPU of full capacity would have needed, ns, for what a CPU delivered: its capacity times ns.
+#[must_use]
+pub fn work_of(delivered: u64) -> u64 {
+    ffi::work_of(delivered)
+}
+
+/// The utilisation of a task that goes to sleep `lost_ns` after a CPU of full capacity would have let it.
+#[must_use]
+pub fn util_asleep(util: u64, lost_ns: u64) -> u64 {
+    ffi::util_asleep(util, lost_ns)
 }
 
 /// A utilisation as a whole number on the capacity scale.
@@ -40,6 +52,13 @@ pub fn util_cap(util: u64) -> u32 {
 #[must_use]
 pub fn util_est_after(est_cap: u32, at_sleep_cap: u32) -> u32 {
     ffi::util_est_after(est_cap, at_sleep_cap)
+}
+
+/// The mean capacity of the CPUs that a task ran on, after an activation of `ran_ns`, of which one of full
+/// capacity would have saved `lost_ns`.
+#[must_use]
+pub fn pace_after(pace_cap: u32, ran_ns: u64, lost_ns: u64) -> u32 {
+    ffi::pace_after(pace_cap, ran_ns, lost_ns)
 }
 
 /// The bucket that counts a need.
@@ -183,6 +202,20 @@ impl Row {
             load.top_cap,
             load.nr_cpus,
             load.headroom_pct,
+        )
+    }
+
+    /// What a task adds to a group of this class whose CPUs have a clock each, uW.
+    #[must_use]
+    pub fn added_power_uw(&self, need_cap: u32, wanted_cap: u32, others_cap: u32) -> u64 {
+        ffi::added_power_uw(
+            self.nr_opps,
+            &self.capacity,
+            &self.busy_uw,
+            &self.shared_uw,
+            need_cap,
+            wanted_cap,
+            others_cap,
         )
     }
 }

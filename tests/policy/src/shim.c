@@ -33,9 +33,19 @@ u64 policy_decay(u64 value, u64 dt_ns)
 	return decay(value, dt_ns);
 }
 
-u64 policy_util_after(u64 util, u64 dt_ns, u32 capacity)
+u64 policy_util_after(u64 util, u64 work_ns)
 {
-	return util_after(util, dt_ns, capacity);
+	return util_after(util, work_ns);
+}
+
+u64 policy_work_of(u64 delivered)
+{
+	return work_of(delivered);
+}
+
+u64 policy_util_asleep(u64 util, u64 lost_ns)
+{
+	return util_asleep(util, lost_ns);
 }
 
 u32 policy_util_cap(u64 util)
@@ -46,6 +56,11 @@ u32 policy_util_cap(u64 util)
 u32 policy_util_est_after(u32 est_cap, u32 at_sleep_cap)
 {
 	return util_est_after(est_cap, at_sleep_cap);
+}
+
+u32 policy_pace_after(u32 pace_cap, u64 ran_ns, u64 lost_ns)
+{
+	return pace_after(pace_cap, ran_ns, lost_ns);
 }
 
 u32 policy_need_bucket(u32 need_cap)
@@ -149,4 +164,12 @@ u64 policy_group_power_uw(u32 nr_opps, const u32 *capacity, const u32 *busy_uw,
 	struct load load = {.sum_cap = sum_cap, .top_cap = top_cap};
 
 	return group_power_uw(&row, &load, nr_cpus, headroom_pct);
+}
+
+u64 policy_added_power_uw(u32 nr_opps, const u32 *capacity, const u32 *busy_uw,
+			  const u32 *shared_uw, u32 need_cap, u32 wanted_cap, u32 others_cap)
+{
+	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
+
+	return added_power_uw(&row, need_cap, wanted_cap, others_cap);
 }

@@ -344,6 +344,24 @@ proptest! {
         });
         prop_assert!(explained, "{} uW, OPP {} to {}", power, slowest, fastest);
     }
+
+    /// Rounded down twice: the shared part, and the whole.
+    #[test]
+    fn with_a_clock_of_its_own_a_task_pays_for_its_cpu_and_for_what_the_others_do_not_share(
+        (opps, row) in rows(1..=32),
+        need_cap in 0..=CAPACITY_SCALE,
+        wanted_cap in wanted(),
+        others_cap in prop_oneof![Just(0), 0..=CAPACITY_SCALE, any::<u32>()],
+    ) {
+        let opp = slowest_sufficient(&opps, f64::from(wanted_cap));
+        let capacity = f64::from(opps[opp]);
+        let alone = (1.0 - f64::from(others_cap) / capacity).max(0.0);
+        let busy = f64::from(need_cap) / capacity;
+        let exact = busy * (f64::from(row.busy_uw[opp]) + alone * f64::from(row.shared_uw[opp]));
+        let power = row.added_power_uw(need_cap, wanted_cap, others_cap) as f64;
+        let error = exact - power;
+        prop_assert!((-1e-12 * exact..1.0 + busy + 1e-12 * exact).contains(&error), "{power} for {exact}");
+    }
 }
 
 #[test]

@@ -6,7 +6,8 @@
 )]
 
 use policy::{
-    CAPACITY_SCALE, HALF_LIFE_NS, UTIL_SHIFT, decay, util_after, util_cap, util_est_after,
+    CAPACITY_SCALE, HALF_LIFE_NS, UTIL_SHIFT, decay, pace_after, util_after, util_asleep, util_cap,
+    util_est_after, work_of,
 };
 use proptest::prelude::*;
 
@@ -29,8 +30,8 @@ const DECAY_LOSS: f64 = 2.0;
 const AVERAGE_ERROR: f64 = CAPACITY_SCALE as f64 / 1000.0;
 
 /// The share that is left after `dt_ns`.
-fn left_after(dt_ns: u64) -> f64 {
-    (-(dt_ns as f64) / HALF_LIFE_NS as f64).exp2()
+fn left_after(dt_ns: f64) -> f64 {
+    (-dt_ns / HALF_LIFE_NS as f64).exp2()
 }
 
 /// Numbers below 2^bits, of every magnitude alike.
@@ -51,7 +52,13 @@ fn capacities() -> impl Strategy<Value = u32> {
     0..=CAPACITY_SCALE
 }
 
-/// A task's life: for so long (1 us to 134 ms) at such a capacity, or asleep.
+/// Full use of a CPU of full capacity.
+const FULL: u64 = (CAPACITY_SCALE as u64) << UTIL_SHIFT;
+
+/// From here on a task is taken to use all it is given (src/bpf/policy.bpf.h, UTIL_SATURATED).
+const SATURATED: u64 = 1000 << UTIL_SHIFT;
+
+/// A task's life: for so long (1 us to 134 ms) at such a capacity, or waiting (0).
 fn lives(steps: usize) -> impl Strategy<Value = Vec<(u64, u32)>> {
     let step = (10..=27u32, any::<u64>()).prop_map(|(bits, it)| it >> (64 - bits));
     prop::collection::vec((step, prop_oneof![Just(0), capacities()]), steps)
@@ -60,7 +67,7 @@ fn lives(steps: usize) -> impl Strategy<Value = Vec<(u64, u32)>> {
 proptest! {
     #[test]
     fn decay_halves_per_half_life(value in values(), dt_ns in durations()) {
-        let exact = value as f64 * left_after(dt_ns);
+        let exact = value as f64 * left_after(dt_ns as f64);
         let error = decay(value, dt_ns) as f64 - exact;
         prop_assert!(error <= exact * DECAY_ERROR, "high by {error} of {exact}");
         prop_assert!(error >= -exact * DECAY_ERROR - DECAY_LOSS, "low by {error} of {exact}");
@@ -114,14 +121,38 @@ proptest! {
     }
 
     #[test]
-    fn utilisation_moves_towards_the_capacity_and_never_past_it(
-        util in 0..=u64::from(CAPACITY_SCALE) << UTIL_SHIFT,
-        dt_ns in durations(),
-        capacity in capacities(),
+    fn running_raises_utilisation_to_full_and_never_past_it(
+        util in 0..=FULL,
+        work_ns in durations(),
     ) {
-        let goal = u64::from(capacity) << UTIL_SHIFT;
-        let after = util_after(util, dt_ns, capacity);
-        prop_assert!((util.min(goal)..=util.max(goal)).contains(&after), "{after}");
+        let after = util_after(util, work_ns);
+        prop_assert!((util..=FULL).contains(&after), "{after}");
+    }
+
+    /// The same work in the same time is the same utilisation, at any capacity.
+    #[test]
+    fn a_task_looks_the_same_wherever_it_runs(
+        util in 0..=FULL,
+        work_ns in 1..2 * HALF_LIFE_NS,
+        capacity in 1..=CAPACITY_SCALE,
+        idle_ns in 0..2 * HALF_LIFE_NS,
+    ) {
+        let ran_ns = work_ns * u64::from(CAPACITY_SCALE) / u64::from(capacity);
+        let done = work_of(ran_ns * u64::from(capacity));
+        prop_assert!(work_ns.abs_diff(done) <= 1, "{done} of {work_ns}");
+        let ran = util_after(util, done);
+        prop_assume!(ran < SATURATED);
+        let here = decay(util_asleep(ran, ran_ns - done), idle_ns) as f64 / ONE;
+        let there = decay(util_after(util, work_ns), ran_ns - work_ns + idle_ns) as f64 / ONE;
+        prop_assert!((here - there).abs() <= AVERAGE_ERROR, "{here} here, {there} there");
+    }
+
+    #[test]
+    fn a_task_that_uses_all_it_is_given_lost_no_sleep(
+        util in SATURATED..=FULL,
+        lost_ns in durations(),
+    ) {
+        prop_assert_eq!(util_asleep(util, lost_ns), util);
     }
 
     #[test]
@@ -138,8 +169,15 @@ proptest! {
         let (mut util, mut exact) = (0, 0.0);
         let (mut largest, mut total) = (0.0f64, 0.0);
         for &(dt_ns, capacity) in &life {
-            util = util_after(util, dt_ns, capacity);
-            exact = f64::from(capacity) + (exact - f64::from(capacity)) * left_after(dt_ns);
+            if capacity == 0 {
+                util = decay(util, dt_ns);
+                exact *= left_after(dt_ns as f64);
+            } else {
+                util = util_after(util, work_of(dt_ns * u64::from(capacity)));
+                let work_ns = dt_ns as f64 * f64::from(capacity) / f64::from(CAPACITY_SCALE);
+                let full = f64::from(CAPACITY_SCALE);
+                exact = full + (exact - full) * left_after(work_ns);
+            }
             let error = (util as f64 / ONE - exact).abs();
             largest = largest.max(error);
             total += error;
@@ -153,16 +191,15 @@ proptest! {
     #[test]
     fn utilisation_follows_pelt_however_often_it_is_looked_at(
         step_ns in (6..=21u32, any::<u64>()).prop_map(|(bits, it)| 50 + (it >> (64 - bits))),
-        capacity in 1..=CAPACITY_SCALE,
     ) {
         let steps = 2 * HALF_LIFE_NS / step_ns;
-        let (mut rising, mut falling) = (0, u64::from(capacity) << UTIL_SHIFT);
+        let (mut rising, mut falling) = (0, FULL);
         for step in 1..=steps {
-            rising = util_after(rising, step_ns, capacity);
-            falling = util_after(falling, step_ns, 0);
-            let left = f64::from(capacity) * left_after(step * step_ns);
+            rising = util_after(rising, step_ns);
+            falling = decay(falling, step_ns);
+            let left = f64::from(CAPACITY_SCALE) * left_after((step * step_ns) as f64);
             let high = falling as f64 / ONE - left;
-            let low = rising as f64 / ONE - (f64::from(capacity) - left);
+            let low = rising as f64 / ONE - (f64::from(CAPACITY_SCALE) - left);
             prop_assert!(high.abs() <= AVERAGE_ERROR, "falling, step {step}: off by {high}");
             prop_assert!(low.abs() <= AVERAGE_ERROR, "rising, step {step}: off by {low}");
         }
@@ -185,7 +222,7 @@ proptest! {
             if event % turn == 0 {
                 let index = event / turn % tasks.len();
                 let (util, at) = utils[index];
-                let util_now = util_after(util, now - at, tasks[index]);
+                let util_now = util_after(util, work_of((now - at) * u64::from(tasks[index])));
                 sum = (sum + util_now).saturating_sub(decay(util, now - at));
                 utils[index] = (util_now, now);
             }
@@ -214,5 +251,33 @@ fn an_estimate_falls_by_a_quarter_of_the_difference_rounded_up_so_it_never_stall
         let expected = est - (est - used).div_ceil(4);
         assert_eq!(util_est_after(est, used), expected, "{est} -> {used}");
         assert!((used..est).contains(&expected));
+    }
+}
+
+/// Runs at a capacity: how long, and what a CPU of full capacity would have saved.
+fn run_at(ran_ns: u64, capacity: u32) -> (u64, u64) {
+    (ran_ns, ran_ns - work_of(ran_ns * u64::from(capacity)))
+}
+
+proptest! {
+    #[test]
+    fn a_pace_starts_at_the_first_run_and_moves_by_a_quarter_of_the_difference(
+        pace_cap in capacities(), capacity in 1..=CAPACITY_SCALE, ran_ns in 1 << 20..1u64 << 50,
+    ) {
+        let (ran_ns, lost_ns) = run_at(ran_ns, capacity);
+        let expected = match pace_cap {
+            0 => capacity,
+            known => (3 * known + capacity + 2) / 4,
+        };
+        prop_assert!(pace_after(pace_cap, ran_ns, lost_ns).abs_diff(expected) <= 1);
+    }
+
+    #[test]
+    fn a_pace_is_a_capacity_whatever_comes(
+        pace_cap in capacities(), ran_ns in any::<u64>(), lost_ns in any::<u64>(),
+    ) {
+        prop_assert!(pace_after(pace_cap, ran_ns, lost_ns) <= CAPACITY_SCALE);
+        let ran_ns = ran_ns.min(lost_ns);
+        prop_assert_eq!(pace_after(pace_cap, ran_ns, lost_ns), pace_cap, "no work, no pace");
     }
 }

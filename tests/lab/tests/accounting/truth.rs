@@ -1,10 +1,15 @@
-//! What tasks used, worked out in floating point from the kernel's own events: PELT without the scheduler.
+//! What tasks used, worked out in floating point from the kernel's own events: PELT without the scheduler. As in
+//! kernel/sched/pelt.h the time that a task runs counts as on a CPU of full capacity, and what it ran longer than that
+//! is taken from its sleep.
 
 use lab::machine::Machine;
 use std::collections::BTreeMap;
 
 /// The average loses half its weight in 32 periods of 2^20 ns (kernel/sched/pelt.c).
 const HALF_LIFE_S: f64 = 32.0 * 1.048_576e-3;
+/// The scale's end, and where a task is taken to use all it is given (update_idle_rq_clock_pelt).
+const FULL: f64 = 1024.0;
+const SATURATED: f64 = 1000.0;
 /// Fraction bits of the scheduler's utilisation.
 const UTIL_SHIFT: i32 = 20;
 
@@ -12,7 +17,7 @@ const UTIL_SHIFT: i32 = 20;
 ///
 /// - `I KHZ CPU...`: the clock of CPUs at the start,
 /// - `F TIME KHZ CPU`: a CPU's clock from now on (cpu_frequency),
-/// - `S TIME CPU PREV NEXT`: a switch, by thread (sched_switch),
+/// - `S TIME CPU PREV STATE NEXT`: a switch, by thread, from one that goes to sleep unless its state is R (sched_switch),
 /// - `U TIME PID UTIL`: what the scheduler believes of a thread,
 #[derive(Debug, Default)]
 pub struct Recording {
@@ -31,6 +36,8 @@ pub struct Task {
     /// Changes of the clock under it while it ran.
     pub clock_changes: usize,
     util: f64,
+    /// Time run since it woke, beyond what a CPU of full capacity would have taken.
+    lost_s: f64,
     at_s: f64,
     last_cpu: Option<usize>,
     runs_on: Option<usize>,
@@ -47,11 +54,23 @@ impl Task {
     }
 
     fn advance(&mut self, to_s: f64, capacities: &[f64]) {
-        let left = (-(to_s - self.at_s) / HALF_LIFE_S).exp2();
-        let capacity = self.runs_on.map_or(0.0, |cpu| capacities[cpu]);
-        self.util = self.util * left + capacity * (1.0 - left);
+        let passed_s = to_s - self.at_s;
+        if let Some(cpu) = self.runs_on {
+            let work_s = passed_s * capacities[cpu] / FULL;
+            self.util = FULL + (self.util - FULL) * left_after(work_s);
+            self.lost_s += passed_s - work_s;
+        } else {
+            self.util *= left_after(passed_s);
+        }
         self.at_s = to_s;
         self.highest = self.highest.max(self.util);
+    }
+
+    fn sleep(&mut self) {
+        if self.util < SATURATED {
+            self.util *= left_after(self.lost_s);
+        }
+        self.lost_s = 0.0;
     }
 }
 
@@ -83,8 +102,11 @@ impl Recording {
                     if let Some(task) = tasks.get_mut(&pid(3)) {
                         task.advance(time(), &capacities);
                         task.runs_on = None;
+                        if !words[4].starts_with('R') {
+                            task.sleep();
+                        }
                     }
-                    let task = tasks.entry(pid(4)).or_default();
+                    let task = tasks.entry(pid(5)).or_default();
                     task.advance(time(), &capacities);
                     task.runs_on = Some(whole(2));
                     let before = task.last_cpu.replace(whole(2));
@@ -103,6 +125,10 @@ impl Recording {
         tasks.retain(|_, task| !task.errors.is_empty());
         Self { tasks }
     }
+}
+
+fn left_after(time_s: f64) -> f64 {
+    (-time_s / HALF_LIFE_S).exp2()
 }
 
 /// What a CPU delivers at a clock, by the machine's description.
