@@ -79,6 +79,13 @@ impl<'a> Scheduler<'a> {
             | *compat::SCX_OPS_ENQ_MIGRATION_DISABLED
             | *compat::SCX_OPS_KEEP_BUILTIN_IDLE;
 
+        // a kernel without cgroups of the cpu controller; its tasks have their own weights only
+        if !compat::struct_has_field("sched_ext_ops", "cgroup_set_weight")? {
+            operations.cgroup_init = std::ptr::null_mut();
+            operations.cgroup_exit = std::ptr::null_mut();
+            operations.cgroup_set_weight = std::ptr::null_mut();
+        }
+
         let mut skel = scx_ops_load!(skel, joule_ops, uei)?;
         skel.maps
             .cost_tables

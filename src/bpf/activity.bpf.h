@@ -110,13 +110,6 @@ static __always_inline u64 delivered_until(struct cpu_ctx *cctx, s32 cpu, u64 no
 	return delivered;
 }
 
-static __always_inline bool has_own_clock(u32 group)
-{
-	const volatile struct joule_group *info = group_info(group);
-
-	return info && info->per_cpu_freq;
-}
-
 /* Inside the record's lock: counts the group's time since the last event. */
 static __always_inline void activity_advance(struct joule_activity *activity, u32 group, u64 now)
 {

@@ -4,8 +4,9 @@
  *
  * A waking task goes to the group of CPUs where running it adds the least
  * power and where it fits (place.bpf.h); it waits, if it must, in that group's
- * queue in order of virtual time (queue.bpf.h); what it uses is tracked per
- * task and per group (account.bpf.h) with the mathematics of policy.bpf.h.
+ * queue in order of virtual time (queue.bpf.h), which passes by the share that
+ * it is due (share.bpf.h); what it uses is tracked per task and per group
+ * (account.bpf.h) with the mathematics of policy.bpf.h.
  * This file ties those to the kernel's callbacks.
  *
  *   wake-up:  select_cpu -> [runnable] -> enqueue -> dispatch -> running
@@ -66,6 +67,7 @@ static __always_inline void count_delay(u64 waited_ns)
 #include "costs.bpf.h"
 #include "account.bpf.h"
 #include "activity.bpf.h"
+#include "share.bpf.h"
 #include "place.bpf.h"
 #include "queue.bpf.h"
 
@@ -111,7 +113,7 @@ s32 BPF_STRUCT_OPS(joule_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wa
 	if (group < JOULE_MAX_GROUPS)
 		group_move(p, tctx, group, now);
 	if (place.idle)
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, settings.slice_ns, 0);
+		insert_local(p, group, 0);
 	return place.cpu;
 }
 
@@ -128,7 +130,7 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	if (is_pinned(p)) {
 		if (p->flags & PF_KTHREAD) {
-			scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, settings.slice_ns, enq_flags);
+			insert_local(p, group, enq_flags);
 			return;
 		}
 		insert_fair(p, dsq_of_cpu(cpu), group, enq_flags);
@@ -150,29 +152,6 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		kick_for(p, tctx, now);
 }
 
-void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
-{
-	u32 group = group_of_cpu(cpu);
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	u32 kicked = cctx ? cctx->kicked : 0;
-	struct task_ctx *tctx;
-
-	if (group >= JOULE_MAX_GROUPS)
-		return;
-	if (kicked)
-		cctx->kicked = 0;
-	if (take_own(cpu, group) || take_other(group, scx_bpf_now()))
-		return;
-	/* Nobody waits: a task that still fits here goes on with a fresh slice. */
-	if (prev && prev->scx.flags & SCX_TASK_QUEUED) {
-		tctx = task_ctx_of(prev);
-		if (tctx && upgrade_for(prev, tctx) == JOULE_NO_GROUP)
-			scx_bpf_task_set_slice(prev, settings.slice_ns);
-	} else if (kicked) {
-		count(JOULE_KICKS_WASTED);
-	}
-}
-
 void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
@@ -187,6 +166,7 @@ void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 	if (group < JOULE_MAX_GROUPS)
 		group_move(p, tctx, group, now);
 	set_runnable(tctx, 1);
+	enter_share(p, tctx);
 	tctx->waiting_since = now;
 }
 
@@ -215,6 +195,7 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	tctx->patient_until = 0;
 	tctx->exec_at = p->se.sum_exec_runtime;
 	tctx->delivered_at = delivered_until(cctx, cpu, now);
+	tctx->share = share_of(p);
 	advance_vtime(group, p->scx.dsq_vtime);
 	set_frequency(tctx, cpu, now);
 }
@@ -223,19 +204,49 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 static void charge(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u64 now)
 {
 	u64 ran_ns = p->se.sum_exec_runtime - tctx->exec_at, delivered;
-	u32 weight = max_u32(p->scx.weight, 1);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
 	if (!cctx)
 		return;
 	/* Not from p->scx.slice, which preemption zeroes. */
 	tctx->exec_at = p->se.sum_exec_runtime;
-	scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + ran_ns * 100 / weight);
+	scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + virtual_ns(ran_ns, tctx->share));
 	delivered = delivered_until(cctx, cpu, now);
 	util_run(tctx, delivered - tctx->delivered_at, now);
 	tctx->delivered_at = delivered;
 	recount_need(tctx);
 	gather(cctx, ran_ns);
+}
+
+void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
+{
+	u32 group = group_of_cpu(cpu);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 kicked = cctx ? cctx->kicked : 0;
+	bool may_stay = false;
+	struct task_ctx *tctx;
+
+	if (group >= JOULE_MAX_GROUPS)
+		return;
+	if (kicked)
+		cctx->kicked = 0;
+	if (prev && prev->scx.flags & SCX_TASK_QUEUED) {
+		tctx = task_ctx_of(prev);
+		may_stay = tctx && upgrade_for(prev, tctx) == JOULE_NO_GROUP;
+		if (may_stay)
+			charge(prev, tctx, cpu, scx_bpf_now());
+	}
+	/* With a fresh slice, where its turn has come again, or nobody waits. */
+	if (may_stay && goes_first(prev, cpu, group)) {
+		scx_bpf_task_set_slice(prev, settings.slice_ns);
+		return;
+	}
+	if (take_own(cpu, group) || take_other(group, scx_bpf_now()))
+		return;
+	if (may_stay)
+		scx_bpf_task_set_slice(prev, settings.slice_ns);
+	else if (kicked && !(prev && prev->scx.flags & SCX_TASK_QUEUED))
+		count(JOULE_KICKS_WASTED);
 }
 
 void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
@@ -247,6 +258,7 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	if (!tctx)
 		return;
 	charge(p, tctx, cpu, now);
+	tctx->share = share_of(p);
 	count_clock(cpu, now);
 	set_frequency(tctx, cpu, now);
 	end_patience(group_of_cpu(cpu), now);
@@ -274,6 +286,7 @@ void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 	if (!tctx)
 		return;
 	set_runnable(tctx, 0);
+	leave_share(p, tctx);
 	if (deq_flags & SCX_DEQ_SLEEP)
 		util_sleep(tctx, scx_bpf_now());
 }
@@ -344,7 +357,24 @@ s32 BPF_STRUCT_OPS(joule_init_task, struct task_struct *p, struct scx_init_task_
 	if (!tctx)
 		return -ENOMEM;
 	tctx->group = JOULE_NO_GROUP;
+	tctx->share = LEAST_SHARE * 100;
 	return 0;
+}
+
+s32 BPF_STRUCT_OPS_SLEEPABLE(joule_cgroup_init, struct cgroup *cgrp,
+			     struct scx_cgroup_init_args *args)
+{
+	return begin_cgroup(cgrp, args->weight) ? 0 : -ENOMEM;
+}
+
+void BPF_STRUCT_OPS(joule_cgroup_exit, struct cgroup *cgrp)
+{
+	end_cgroup(cgrp);
+}
+
+void BPF_STRUCT_OPS(joule_cgroup_set_weight, struct cgroup *cgrp, u32 weight)
+{
+	weigh_cgroup(cgrp, weight);
 }
 
 static s32 create_group_mask(u32 group)
@@ -442,5 +472,7 @@ SCX_OPS_DEFINE(joule_ops, .select_cpu = (void *)joule_select_cpu, .enqueue = (vo
 	       .stopping = (void *)joule_stopping, .quiescent = (void *)joule_quiescent,
 	       .update_idle = (void *)joule_update_idle, .set_cpumask = (void *)joule_set_cpumask,
 	       .enable = (void *)joule_enable, .disable = (void *)joule_disable,
-	       .init_task = (void *)joule_init_task, .init = (void *)joule_init,
+	       .init_task = (void *)joule_init_task, .cgroup_init = (void *)joule_cgroup_init,
+	       .cgroup_exit = (void *)joule_cgroup_exit,
+	       .cgroup_set_weight = (void *)joule_cgroup_set_weight, .init = (void *)joule_init,
 	       .exit = (void *)joule_exit, .timeout_ms = 20000, .name = "joule");

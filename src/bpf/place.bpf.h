@@ -105,17 +105,16 @@ static __always_inline bool core_is_idle(s32 cpu)
  */
 static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu, u64 now)
 {
-	const volatile struct joule_group *info = group_info(group);
 	bool prev_is_here = group_of_cpu(prev_cpu) == group;
 	const struct cpumask *cpus = cpus_of_group(group);
 	s32 last = last_idle_cpu(group), cpu;
 
-	if (!cpus || !info)
+	if (!cpus)
 		return -ENOENT;
 	if (p->nr_cpus_allowed < topology.nr_cpus)
 		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
 	if (prev_is_here && core_is_idle(prev_cpu) &&
-	    (info->per_cpu_freq || is_shallow(prev_cpu, now)) &&
+	    (has_own_clock(group) || is_shallow(prev_cpu, now)) &&
 	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
 		return prev_cpu;
 	if (smt_enabled) {
@@ -153,7 +152,7 @@ __weak u64 price_of(u32 group, u32 slot, const struct demand *demand)
 	if (!demand || !row || !row->nr_opps || !info)
 		return ~0ULL;
 	load.sum_cap = group_sum_cap(group, demand->own, demand->now);
-	if (info->per_cpu_freq) {
+	if (has_own_clock(group)) {
 		wanted = with_headroom(demand->need_cap, HARDWARE_HEADROOM_PCT);
 		wanted = max_u32(wanted, demand->pace_cap);
 		return added_power_uw(row, demand->need_cap, wanted, load.sum_cap);

@@ -276,6 +276,32 @@ static inline __attribute__((always_inline)) u32 delay_bucket(u64 waited_ns)
 	return highest_bit(us > 0xffffffffU ? 0xffffffffU : us);
 }
 
+/* Fractional bits of a share of the CPUs, which is a weight otherwise. */
+#define SHARE_SHIFT 10
+#define LEAST_SHARE (1ULL << SHARE_SHIFT)
+
+/*
+ * The share of something of this weight among what is runnable right inside a cgroup, seen from
+ * outside of that; `share` is what it has there. `sum` is of all their weights, and may be of a
+ * moment in which this one was not in it. Never below that of a task of the least weight: what
+ * waits would not be fetched in time.
+ */
+static inline __attribute__((always_inline)) u64 share_inside(u64 share, u32 weight, s64 sum,
+							      u32 group_weight)
+{
+	u64 all = sum > (s64)weight ? sum : weight;
+
+	share = share * group_weight / (all ? all : 1);
+	return share > LEAST_SHARE ? share : LEAST_SHARE;
+}
+
+/* Virtual time that a task of this share is charged for running so long: a weight of 100 is charged
+ * that. */
+static inline __attribute__((always_inline)) u64 virtual_ns(u64 ran_ns, u64 share)
+{
+	return ran_ns * (100ULL << SHARE_SHIFT) / (share ? share : 1);
+}
+
 /* A group's load as placement sees it. */
 struct load {
 	u32 sum_cap; /* utilisation of all its tasks */

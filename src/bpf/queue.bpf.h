@@ -3,7 +3,7 @@
  * Who runs next.
  *
  * One queue per group, ordered by virtual time: the run time charged so far,
- * divided by the weight that nice gives. A task that slept comes back at most
+ * divided by the share that the task is due (share.bpf.h). A task that slept comes back at most
  * one slice behind the queue's clock, so sleep earns a head start but no debt.
  * Tasks that may use one CPU only (pinned, or migration disabled) wait in a
  * queue of that CPU: in the group's queue every other CPU would have to step
@@ -12,6 +12,9 @@
  * it may run, unless that work waits by choice (place.bpf.h). A choice to wait
  * holds for all that is in a group's queue, and ends when its time is over:
  * the next tick on a busy CPU of the group wakes an idle CPU for the queue.
+ *
+ * At its slice's end a task goes on where its virtual time is still before that
+ * of whoever waits: turns alone would make all shares equal.
  *
  * Per-CPU kernel threads go straight to their CPU: they are short, and the
  * kernel waits for them.
@@ -34,16 +37,26 @@ static __always_inline u64 dsq_of_cpu(s32 cpu)
 	return CPU_DSQ_BASE + cpu;
 }
 
+/* The task's virtual time on the group's clock: a slice behind it at most. */
+static __always_inline u64 fair_vtime(const struct task_struct *p, u32 group)
+{
+	u64 earliest = group_vtime(group) - settings.slice_ns;
+
+	return time_before(p->scx.dsq_vtime, earliest) ? earliest : p->scx.dsq_vtime;
+}
+
 /* Inserts by virtual time into a queue that runs on the group's clock. */
 static void insert_fair(struct task_struct *p, u64 dsq, u32 group, u64 enq_flags)
 {
-	u64 vtime = p->scx.dsq_vtime;
-	u64 earliest = group_vtime(group) - settings.slice_ns;
-
-	if (time_before(vtime, earliest))
-		vtime = earliest;
-	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, vtime, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, fair_vtime(p, group), enq_flags);
 	count(JOULE_QUEUED);
+}
+
+/* Inserts to run at once on its CPU, which is of the group. */
+static __always_inline void insert_local(struct task_struct *p, u32 group, u64 enq_flags)
+{
+	scx_bpf_task_set_dsq_vtime(p, fair_vtime(p, group));
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, settings.slice_ns, enq_flags);
 }
 
 /* A group that is bigger than the task's and has an idle CPU for it. */
@@ -141,26 +154,47 @@ static __always_inline void serve_before_idling(s32 cpu, u32 group)
 		kick(cpu);
 }
 
+/* Whether something waits in the queue; with the virtual time of the first one. */
+static bool head_of(u64 dsq, u64 *vtime)
+{
+	struct task_struct *head;
+
+	bpf_rcu_read_lock();
+	head = __COMPAT_scx_bpf_dsq_peek(dsq);
+	if (head)
+		*vtime = head->scx.dsq_vtime;
+	bpf_rcu_read_unlock();
+	return head;
+}
+
 /* Takes the earlier of the heads of this CPU's and its group's queue. */
 static bool take_own(s32 cpu, u32 group)
 {
-	u64 own = dsq_of_cpu(cpu);
-	struct task_struct *pinned, *shared;
-	bool pinned_first = true;
+	u64 own = dsq_of_cpu(cpu), pinned = 0, shared = 0;
 
 	if (scx_bpf_dsq_nr_queued(own) <= 0)
 		return scx_bpf_dsq_move_to_local(group, 0);
+	if (head_of(own, &pinned) && head_of(group, &shared) && time_before(shared, pinned))
+		return scx_bpf_dsq_move_to_local(group, 0) || scx_bpf_dsq_move_to_local(own, 0);
+	return scx_bpf_dsq_move_to_local(own, 0) || scx_bpf_dsq_move_to_local(group, 0);
+}
 
-	bpf_rcu_read_lock();
-	pinned = __COMPAT_scx_bpf_dsq_peek(own);
-	shared = __COMPAT_scx_bpf_dsq_peek(group);
-	if (pinned && shared)
-		pinned_first = !time_before(shared->scx.dsq_vtime, pinned->scx.dsq_vtime);
-	bpf_rcu_read_unlock();
+/*
+ * Whether a task that could go on comes before what waits for its CPU, and something does. The
+ * kernel asks for others before it puts the task back into a queue.
+ */
+static bool goes_first(const struct task_struct *p, s32 cpu, u32 group)
+{
+	u64 vtime = p->scx.dsq_vtime, pinned = 0, shared = 0;
+	bool some_pinned =
+		scx_bpf_dsq_nr_queued(dsq_of_cpu(cpu)) > 0 && head_of(dsq_of_cpu(cpu), &pinned);
+	bool some_shared = head_of(group, &shared);
 
-	if (pinned_first)
-		return scx_bpf_dsq_move_to_local(own, 0) || scx_bpf_dsq_move_to_local(group, 0);
-	return scx_bpf_dsq_move_to_local(group, 0) || scx_bpf_dsq_move_to_local(own, 0);
+	if (some_pinned && !time_before(vtime, pinned))
+		return false;
+	if (some_shared && !time_before(vtime, shared))
+		return false;
+	return some_pinned || some_shared;
 }
 
 /* Takes work from the queue of another group, the next bigger one first. */

@@ -24,6 +24,14 @@ static __always_inline u32 group_capacity(u32 group)
 	return info ? info->capacity : 0;
 }
 
+/* Whether each CPU of the group has a clock of its own, which is hardware's to set as a rule. */
+static __always_inline bool has_own_clock(u32 group)
+{
+	const volatile struct joule_group *info = group_info(group);
+
+	return info && info->per_cpu_freq;
+}
+
 /*
  * Whether a CPU of the group can carry the need with room to spare: a quarter
  * at least, as for the kernel (fits_capacity, kernel/sched/fair.c), since a

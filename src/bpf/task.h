@@ -11,6 +11,7 @@ struct task_ctx {
 	u64 util_at;
 	u64 exec_at;	   /* p->se.sum_exec_runtime already charged to vtime */
 	u64 delivered_at;  /* its CPU's capacity integral as of util_at */
+	u64 share;	   /* of the CPUs that it is due, when it was last asked for */
 	u64 ran_ns;	   /* since it woke */
 	u64 lost_ns;	   /* of that, what a CPU of full capacity would have saved */
 	u64 waiting_since; /* 0: not waiting */
@@ -22,6 +23,7 @@ struct task_ctx {
 	u32 counted_cap;   /* need counted in the group while runnable */
 	u32 group;	   /* whose sums hold this task; JOULE_NO_GROUP for none */
 	u32 runnable;
+	u32 counted_weight; /* in its cgroup's sum; 0: not counted */
 };
 
 #endif /* __JOULE_TASK_H */

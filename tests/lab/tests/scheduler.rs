@@ -233,3 +233,53 @@ fn a_dry_run_measures_and_fits_and_leaves_the_kernels_scheduler_alone() {
     let text = section(&run.results, "text");
     assert!(text.contains("would go to the first of class"), "{text}");
 }
+
+#[test]
+fn cgroups_get_what_their_weights_say() {
+    let run = succeed(&phone("cgroups").script(&format!(
+        r#"{HEAD}
+        root=/sys/fs/cgroup
+        # Busy for ever on the big CPUs.
+        spin() {{
+            taskset -c 6,7 sh -c 'while :; do :; done' &
+            last=$!; spinners="$spinners $last"
+            echo $last > $root/$1/cgroup.procs
+        }}
+        usage() {{ sed -n 's/usage_usec //p' $root/$1/cpu.stat; }}
+        # What two cgroups use in two seconds, once each task has found its place.
+        compare() {{
+            sleep 1
+            set -- $1 $2 $(usage $1) $(usage $2)
+            sleep 2
+            echo $(($(usage $1) - $3)) $(($(usage $2) - $4))
+        }}
+        echo +cpu > $root/cgroup.subtree_control
+        mkdir $root/heavy; echo 300 > $root/heavy/cpu.weight
+        spin heavy; spin heavy
+        start
+        mkdir $root/out; echo +cpu > $root/out/cgroup.subtree_control; mkdir $root/out/light
+        spin out/light
+        say weighted compare heavy out
+        echo 100 > $root/heavy/cpu.weight
+        say equal compare heavy out
+        # one of three goes: what a cgroup is due does not depend on how many are in it
+        kill $last; spin heavy; echo $last > $root/out/light/cgroup.procs
+        spin out/light
+        say moved compare heavy out
+        kill $spinners; wait $spinners
+        rmdir $root/heavy $root/out/light $root/out
+        lasted; stop"#
+    )));
+    let ratio = |name: &str| {
+        let mut used = section(&run.results, name).split_whitespace();
+        let mut next = || used.next().unwrap().parse::<f64>().unwrap();
+        let (heavy, out) = (next(), next());
+        eprintln!("{name}: {heavy} and {out} us");
+        assert!(heavy + out > 3.9e6, "{heavy} and {out} us of two CPUs");
+        heavy / out
+    };
+    let dues = [("weighted", 3.0), ("equal", 1.0), ("moved", 1.0)];
+    for (name, due, got) in dues.map(|(name, due)| (name, due, ratio(name))) {
+        assert!((got / due - 1.0).abs() < 0.1, "{name}: {got} for {due}");
+    }
+}

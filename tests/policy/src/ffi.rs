@@ -18,6 +18,10 @@ unsafe extern "C" {
     pub safe fn work_of(delivered: u64) -> u64;
     #[link_name = "policy_util_asleep"]
     pub safe fn util_asleep(util: u64, lost_ns: u64) -> u64;
+    #[link_name = "policy_share_inside"]
+    pub safe fn share_inside(share: u64, weight: u32, sum: i64, group_weight: u32) -> u64;
+    #[link_name = "policy_virtual_ns"]
+    pub safe fn virtual_ns(ran_ns: u64, share: u64) -> u64;
     #[link_name = "policy_util_cap"]
     pub safe fn util_cap(util: u64) -> u32;
     #[link_name = "policy_util_est_after"]

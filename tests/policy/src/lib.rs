@@ -7,6 +7,8 @@ mod ffi;
 pub const CAPACITY_SCALE: u32 = 1024;
 /// Fractional bits of a utilisation.
 pub const UTIL_SHIFT: u32 = 20;
+/// Fractional bits of a share of the CPUs.
+pub const SHARE_SHIFT: u32 = 10;
 /// The time in which a utilisation decays to a half, ns.
 pub const HALF_LIFE_NS: u64 = 1 << 25;
 /// Length of a cost row.
@@ -40,6 +42,18 @@ pub fn work_of(delivered: u64) -> u64 {
 #[must_use]
 pub fn util_asleep(util: u64, lost_ns: u64) -> u64 {
     ffi::util_asleep(util, lost_ns)
+}
+
+/// The share, seen from outside of a cgroup, of what has `share` and `weight` inside, where all have `sum`.
+#[must_use]
+pub fn share_inside(share: u64, weight: u32, sum: i64, group_weight: u32) -> u64 {
+    ffi::share_inside(share, weight, sum, group_weight)
+}
+
+/// What running for `ran_ns` costs a task of this share in virtual time, ns.
+#[must_use]
+pub fn virtual_ns(ran_ns: u64, share: u64) -> u64 {
+    ffi::virtual_ns(ran_ns, share)
 }
 
 /// A utilisation as a whole number on the capacity scale.

@@ -14,6 +14,7 @@ _Static_assert(HALF_LIFE_SHIFT == 25, "HALF_LIFE_NS in lib.rs");
 _Static_assert(JOULE_MAX_OPPS == 32, "MAX_OPPS in lib.rs");
 _Static_assert(JOULE_MAX_UW == 1000000000U, "MAX_UW in lib.rs");
 _Static_assert(JOULE_MAX_NJ == 1000000000U, "MAX_NJ in lib.rs");
+_Static_assert(SHARE_SHIFT == 10, "SHARE_SHIFT in lib.rs");
 _Static_assert(NEED_BUCKETS == 32, "NEED_BUCKETS in lib.rs");
 _Static_assert(JOULE_DELAY_BUCKETS == 32, "highest_bit() reaches each delay bucket and no further");
 
@@ -46,6 +47,16 @@ u64 policy_work_of(u64 delivered)
 u64 policy_util_asleep(u64 util, u64 lost_ns)
 {
 	return util_asleep(util, lost_ns);
+}
+
+u64 policy_share_inside(u64 share, u32 weight, s64 sum, u32 group_weight)
+{
+	return share_inside(share, weight, sum, group_weight);
+}
+
+u64 policy_virtual_ns(u64 ran_ns, u64 share)
+{
+	return virtual_ns(ran_ns, share);
 }
 
 u32 policy_util_cap(u64 util)
