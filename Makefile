@@ -57,11 +57,11 @@ test-full:
 	@packaging/debian-deps.sh build lab
 	@tests/run.sh tests/list tests/list-full
 
-# With the checks of a debug build, and the speed of a release.
+# With the checks of a debug build, and the speed of a release; the parsers' files in memory, where there is a place.
 fuzz:
 	@packaging/debian-deps.sh build
 	@$(STEP) build-fuzz 'building what tries the parsers' cargo build --profile fuzz --package scx_joule --example fuzz
-	target/fuzz/examples/fuzz $(or $(INPUTS),10000000)
+	TMPDIR=$(or $(wildcard /dev/shm),/tmp) target/fuzz/examples/fuzz $(or $(INPUTS),10000000)
 
 # With the user's home and cargo, which builds the peers.
 bench-lab: lab-built
