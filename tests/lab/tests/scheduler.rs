@@ -234,9 +234,17 @@ fn a_dry_run_measures_and_fits_and_leaves_the_kernels_scheduler_alone() {
     assert!(text.contains("would go to the first of class"), "{text}");
 }
 
-#[test]
-fn cgroups_get_what_their_weights_say() {
-    let run = succeed(&phone("cgroups").script(&format!(
+fn cgroups_get_what_their_weights_say(series: &str) {
+    let lab = lab();
+    let kernels = Kernels::new(&lab.cache);
+    let kernel = kernels.get(series).unwrap();
+    let machine = catalogue::machine("phone-3c-gs101").unwrap();
+    let soc = kernels.soc(&kernel, &machine).unwrap();
+    let guest = Guest::new(&lab.cache, &kernel, &format!("test-cgroups-{series}"))
+        .soc(&soc)
+        .text(SHELL_PATH, SHELL)
+        .program(scheduler());
+    let run = succeed(&guest.script(&format!(
         r#"{HEAD}
         root=/sys/fs/cgroup
         # Busy for ever on the big CPUs.
@@ -275,11 +283,22 @@ fn cgroups_get_what_their_weights_say() {
         let mut next = || used.next().unwrap().parse::<f64>().unwrap();
         let (heavy, out) = (next(), next());
         eprintln!("{name}: {heavy} and {out} us");
-        assert!(heavy + out > 3.9e6, "{heavy} and {out} us of two CPUs");
+        assert!(heavy + out > 3.6e6, "{heavy} and {out} us of two CPUs");
         heavy / out
     };
     let dues = [("weighted", 3.0), ("equal", 1.0), ("moved", 1.0)];
     for (name, due, got) in dues.map(|(name, due)| (name, due, ratio(name))) {
-        assert!((got / due - 1.0).abs() < 0.1, "{name}: {got} for {due}");
+        // Turns alone give 2, 2 and 1; a weight that goes unnoticed 3 for 1, a move 1/3.
+        assert!((got / due - 1.0).abs() < 0.2, "{name}: {got} for {due}");
     }
+}
+
+#[test]
+fn cgroups_get_what_their_weights_say_on_the_newest_kernel() {
+    cgroups_get_what_their_weights_say("newest");
+}
+
+#[test]
+fn cgroups_get_what_their_weights_say_on_an_older_kernel() {
+    cgroups_get_what_their_weights_say("7.2");
 }
