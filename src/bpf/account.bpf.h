@@ -232,14 +232,19 @@ static void group_join(struct task_ctx *tctx, u32 group, u64 now)
 	bpf_spin_unlock(&gctx->lock);
 }
 
-/* Moves the task's sums and its place in virtual time to another group. */
+/*
+ * Moves the task's sums and its place in virtual time to another group. One that
+ * comes from nowhere has its place where the group's clock is.
+ */
 static void group_move(struct task_struct *p, struct task_ctx *tctx, u32 group, u64 now)
 {
+	u64 ahead = 0;
+
 	if (tctx->group == group)
 		return;
 	if (tctx->group < JOULE_MAX_GROUPS)
-		scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + group_vtime(group) -
-						      group_vtime(tctx->group));
+		ahead = p->scx.dsq_vtime - group_vtime(tctx->group);
+	scx_bpf_task_set_dsq_vtime(p, group_vtime(group) + ahead);
 	group_leave(tctx, now);
 	group_join(tctx, group, now);
 }

@@ -128,6 +128,8 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, settings.slice_ns, enq_flags);
 		return;
 	}
+	/* The kernel may have moved it, for its affinity say. */
+	group_move(p, tctx, group, now);
 	if (is_pinned(p)) {
 		if (p->flags & PF_KTHREAD) {
 			insert_local(p, group, enq_flags);
@@ -223,29 +225,29 @@ void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 	u32 group = group_of_cpu(cpu);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u32 kicked = cctx ? cctx->kicked : 0;
-	bool may_stay = false;
+	bool runnable = prev && prev->scx.flags & SCX_TASK_QUEUED, may_stay = false;
 	struct task_ctx *tctx;
 
 	if (group >= JOULE_MAX_GROUPS)
 		return;
 	if (kicked)
 		cctx->kicked = 0;
-	if (prev && prev->scx.flags & SCX_TASK_QUEUED) {
+	if (runnable) {
 		tctx = task_ctx_of(prev);
 		may_stay = tctx && upgrade_for(prev, tctx) == JOULE_NO_GROUP;
 		if (may_stay)
 			charge(prev, tctx, cpu, scx_bpf_now());
 	}
-	/* With a fresh slice, where its turn has come again, or nobody waits. */
 	if (may_stay && goes_first(prev, cpu, group)) {
-		scx_bpf_task_set_slice(prev, settings.slice_ns);
+		go_on(prev, group, prev->scx.dsq_vtime);
 		return;
 	}
 	if (take_own(cpu, group) || take_other(group, scx_bpf_now()))
 		return;
+	/* Nobody waits. What it did not get in time was of no use to it: no debts. */
 	if (may_stay)
-		scx_bpf_task_set_slice(prev, settings.slice_ns);
-	else if (kicked && !(prev && prev->scx.flags & SCX_TASK_QUEUED))
+		go_on(prev, group, fair_vtime(prev, group));
+	else if (kicked && !runnable)
 		count(JOULE_KICKS_WASTED);
 }
 
@@ -330,11 +332,8 @@ void BPF_STRUCT_OPS(joule_set_cpumask, struct task_struct *p, const struct cpuma
 
 void BPF_STRUCT_OPS(joule_enable, struct task_struct *p)
 {
-	u32 group = group_of_cpu(scx_bpf_task_cpu(p));
 	struct task_ctx *tctx = task_ctx_of(p);
 
-	if (group < JOULE_MAX_GROUPS)
-		scx_bpf_task_set_dsq_vtime(p, group_vtime(group));
 	if (tctx && !tctx->util_at)
 		util_seed(p, tctx, scx_bpf_now());
 }

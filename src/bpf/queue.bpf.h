@@ -3,8 +3,9 @@
  * Who runs next.
  *
  * One queue per group, ordered by virtual time: the run time charged so far,
- * divided by the share that the task is due (share.bpf.h). A task that slept comes back at most
- * one slice behind the queue's clock, so sleep earns a head start but no debt.
+ * divided by the share that the task is due (share.bpf.h). A task that slept
+ * comes back at most one slice behind the queue's clock, so sleep earns a head
+ * start but no debt.
  * Tasks that may use one CPU only (pinned, or migration disabled) wait in a
  * queue of that CPU: in the group's queue every other CPU would have to step
  * over them. A CPU takes the earlier of the two heads, and when both are empty
@@ -57,6 +58,18 @@ static __always_inline void insert_local(struct task_struct *p, u32 group, u64 e
 {
 	scx_bpf_task_set_dsq_vtime(p, fair_vtime(p, group));
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, settings.slice_ns, enq_flags);
+}
+
+/*
+ * A task whose slice is over gets another one: the group's clock sees it as if
+ * it had come anew. Else one that runs alone would be far ahead of the clock,
+ * and wait for all of that as soon as others come.
+ */
+static void go_on(struct task_struct *p, u32 group, u64 vtime)
+{
+	scx_bpf_task_set_dsq_vtime(p, vtime);
+	advance_vtime(group, vtime);
+	scx_bpf_task_set_slice(p, settings.slice_ns);
 }
 
 /* A group that is bigger than the task's and has an idle CPU for it. */

@@ -23,8 +23,8 @@
  * that it entered.
  *
  * Cost: nothing while no cgroup has the cpu controller, as `nr_cgroups` tells;
- * else a step for each level of the tree where a task is charged, and where it
- * is the first or the last in its cgroup.
+ * else a step for each level of the tree where a task starts to run and at its
+ * ticks, and one for each level of which it is the first or the last task.
  *
  * Limits: a share is of all CPUs that tasks compete for, not of each one. Limits
  * of bandwidth (cpu.max) and cpu.idle do nothing.
@@ -63,8 +63,7 @@ static __always_inline struct cgroup_ctx *cgroup_ctx_above(struct cgroup *cgrp, 
 	return ctx;
 }
 
-/* Changes what is runnable right inside a cgroup, and so what counts of it and of those above it.
- */
+/* Changes what is runnable right inside a cgroup, and so what counts of it and those above it. */
 static void change_inside(struct cgroup *cgrp, s32 nr, s64 weight)
 {
 	u32 up;

@@ -7,18 +7,12 @@
 mod common;
 
 use common::stat::{agree, figure, guest, system, truth};
-use common::{Lab, SHELL_PATH, or_fail, section, succeed};
-use lab::cache::Cache;
-use lab::kernel::Kernels;
+use common::{Lab, SHELL_PATH, section, succeed};
 use std::sync::OnceLock;
 
 fn lab() -> &'static Lab {
     static LAB: OnceLock<Lab> = OnceLock::new();
-    LAB.get_or_init(|| {
-        let cache = or_fail(Cache::open());
-        let kernel = or_fail(Kernels::new(&cache).get("lab"));
-        Lab { cache, kernel }
-    })
+    LAB.get_or_init(|| Lab::on("lab"))
 }
 
 /// Each meter is withheld in its turn, so that the next one is read.

@@ -3,10 +3,9 @@
 
 mod common;
 
-use common::{SHELL, SHELL_PATH, joule_load, lab, number, scheduler, section, succeed};
+use common::{Lab, joule_load, lab, number, scheduler, section, succeed};
 use lab::catalogue;
 use lab::guest::Guest;
-use lab::kernel::Kernels;
 use serde_json::Value;
 
 /// What all scripts begin with.
@@ -28,18 +27,11 @@ fn phone(name: &str) -> Guest<'static> {
 }
 
 fn loads_works_and_leaves(series: &str, machine: &str) {
-    let lab = lab();
-    let kernels = Kernels::new(&lab.cache);
-    let kernel = kernels.get(series).unwrap();
-    let soc = kernels
-        .soc(&kernel, &catalogue::machine(machine).unwrap())
-        .unwrap();
-    let name = format!("test-stress-{series}-{machine}");
-    let guest = Guest::new(&lab.cache, &kernel, &name)
-        .soc(&soc)
-        .text(SHELL_PATH, SHELL)
-        .program(scheduler());
-    let run = succeed(&guest.program("stress-ng").script(&format!(
+    let lab = Lab::on(series);
+    let name = format!("stress-{series}-{machine}");
+    let guest = lab.machine(&name, &catalogue::machine(machine).unwrap());
+    let guest = guest.program(scheduler()).program("stress-ng");
+    let run = succeed(&guest.script(&format!(
         "{HEAD}
         start --stats 1
         stress-ng --quiet --cpu 2 --fork 1 --futex 1 --switch 1 --timeout 1 || fail stress-ng
@@ -234,63 +226,96 @@ fn a_dry_run_measures_and_fits_and_leaves_the_kernels_scheduler_alone() {
     assert!(text.contains("would go to the first of class"), "{text}");
 }
 
+/// Shell functions for cgroups that compete for the two big CPUs, after [`HEAD`].
+const COMPETE: &str = r#"
+root=/sys/fs/cgroup
+echo +cpu > $root/cgroup.subtree_control
+# A task in a cgroup, busy for ever on these CPUs.
+spin_on() {
+    taskset -c $2 sh -c 'while :; do :; done' &
+    last=$!; spinners="$spinners $last"
+    echo $last > $root/$1/cgroup.procs
+}
+spin() { spin_on $1 6,7; }
+usage() { sed -n 's/usage_usec //p' $root/$1/cpu.stat; }
+# What two cgroups use in two seconds.
+compare() {
+    set -- $1 $2 $(usage $1) $(usage $2)
+    sleep 2
+    echo $(($(usage $1) - $3)) $(($(usage $2) - $4))
+}
+"#;
+
+/// How what the first cgroup used compares to what the second did, in one of [`COMPETE`]'s.
+fn ratio(results: &str, name: &str) -> f64 {
+    let mut used = section(results, name).split_whitespace();
+    let mut next = || used.next().unwrap().parse::<f64>().unwrap();
+    let (first, second) = (next(), next());
+    eprintln!("{name}: {first} and {second} us");
+    assert!(
+        first + second > 3.6e6,
+        "{first} and {second} us of two CPUs"
+    );
+    first / second
+}
+
 fn cgroups_get_what_their_weights_say(series: &str) {
-    let lab = lab();
-    let kernels = Kernels::new(&lab.cache);
-    let kernel = kernels.get(series).unwrap();
+    let lab = Lab::on(series);
     let machine = catalogue::machine("phone-3c-gs101").unwrap();
-    let soc = kernels.soc(&kernel, &machine).unwrap();
-    let guest = Guest::new(&lab.cache, &kernel, &format!("test-cgroups-{series}"))
-        .soc(&soc)
-        .text(SHELL_PATH, SHELL)
-        .program(scheduler());
+    let guest = lab.machine(&format!("cgroups-{series}"), &machine);
+    let guest = guest.program(scheduler());
     let run = succeed(&guest.script(&format!(
-        r#"{HEAD}
-        root=/sys/fs/cgroup
-        # Busy for ever on the big CPUs.
-        spin() {{
-            taskset -c 6,7 sh -c 'while :; do :; done' &
-            last=$!; spinners="$spinners $last"
-            echo $last > $root/$1/cgroup.procs
-        }}
-        usage() {{ sed -n 's/usage_usec //p' $root/$1/cpu.stat; }}
-        # What two cgroups use in two seconds, once each task has found its place.
-        compare() {{
-            sleep 1
-            set -- $1 $2 $(usage $1) $(usage $2)
-            sleep 2
-            echo $(($(usage $1) - $3)) $(($(usage $2) - $4))
-        }}
-        echo +cpu > $root/cgroup.subtree_control
+        r#"{HEAD}{COMPETE}
         mkdir $root/heavy; echo 300 > $root/heavy/cpu.weight
         spin heavy; spin heavy
         start
         mkdir $root/out; echo +cpu > $root/out/cgroup.subtree_control; mkdir $root/out/light
         spin out/light
-        say weighted compare heavy out
+        # each task finds its place first, here and below
+        sleep 1; say weighted compare heavy out
         echo 100 > $root/heavy/cpu.weight
-        say equal compare heavy out
+        sleep 1; say equal compare heavy out
         # one of three goes: what a cgroup is due does not depend on how many are in it
         kill $last; spin heavy; echo $last > $root/out/light/cgroup.procs
         spin out/light
-        say moved compare heavy out
+        sleep 1; say moved compare heavy out
         kill $spinners; wait $spinners
         rmdir $root/heavy $root/out/light $root/out
         lasted; stop"#
     )));
-    let ratio = |name: &str| {
-        let mut used = section(&run.results, name).split_whitespace();
-        let mut next = || used.next().unwrap().parse::<f64>().unwrap();
-        let (heavy, out) = (next(), next());
-        eprintln!("{name}: {heavy} and {out} us");
-        assert!(heavy + out > 3.6e6, "{heavy} and {out} us of two CPUs");
-        heavy / out
-    };
     let dues = [("weighted", 3.0), ("equal", 1.0), ("moved", 1.0)];
-    for (name, due, got) in dues.map(|(name, due)| (name, due, ratio(name))) {
+    for (name, due, got) in dues.map(|(name, due)| (name, due, ratio(&run.results, name))) {
         // Turns alone give 2, 2 and 1; a weight that goes unnoticed 3 for 1, a move 1/3.
         assert!((got / due - 1.0).abs() < 0.2, "{name}: {got} for {due}");
     }
+}
+
+/// Tasks that ran alone for long have no debts, nor has one that was born where time had passed
+/// faster: each gets its share from the start.
+#[test]
+fn newcomers_and_those_before_them_share_at_once() {
+    let lab = lab();
+    let machine = catalogue::machine("phone-3c-gs101").unwrap();
+    let guest = lab.machine("newcomers", &machine).program(scheduler());
+    let run = succeed(&guest.script(&format!(
+        r#"{HEAD}{COMPETE}
+        taskset -p -c 0-3 $$
+        mkdir $root/before $root/after $root/fast
+        # little CPUs' virtual time passes ten times as fast
+        echo 10 > $root/fast/cpu.weight; spin_on fast 1
+        start
+        spin before; spin before
+        sleep 3
+        say alone compare before after
+        spin after; spin after
+        say both compare after before
+        kill $spinners; wait $spinners
+        rmdir $root/before $root/after $root/fast
+        lasted; stop"#
+    )));
+    assert!(ratio(&run.results, "alone").is_infinite());
+    let got = ratio(&run.results, "both");
+    assert!((got - 1.0).abs() < 0.2, "{got} for 1");
 }
 
 #[test]

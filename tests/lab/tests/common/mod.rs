@@ -31,6 +31,17 @@ pub struct Lab {
 }
 
 impl Lab {
+    fn new(choose: impl FnOnce(&Kernels<'_>) -> anyhow::Result<Kernel>) -> Self {
+        let cache = or_fail(Cache::open());
+        let kernel = or_fail(choose(&Kernels::new(&cache)));
+        Self { cache, kernel }
+    }
+
+    /// With the kernel of this name, instead of the one that most tests run on.
+    pub fn on(name: &str) -> Self {
+        Self::new(|kernels| kernels.get(name))
+    }
+
     pub fn guest(&self, name: &str) -> Guest<'_> {
         Guest::new(&self.cache, &self.kernel, &format!("test-{name}")).text(SHELL_PATH, SHELL)
     }
@@ -44,11 +55,7 @@ impl Lab {
 
 pub fn lab() -> &'static Lab {
     static LAB: OnceLock<Lab> = OnceLock::new();
-    LAB.get_or_init(|| {
-        let cache = or_fail(Cache::open());
-        let kernel = or_fail(Kernels::new(&cache).default());
-        Lab { cache, kernel }
-    })
+    LAB.get_or_init(|| Lab::new(|kernels| kernels.default()))
 }
 
 /// The workload runner, built if need be.
