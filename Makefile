@@ -61,7 +61,7 @@ test-full:
 fuzz:
 	@packaging/debian-deps.sh build
 	@$(STEP) build-fuzz 'building what tries the parsers' cargo build --profile fuzz --package scx_joule --example fuzz
-	TMPDIR=$(or $(wildcard /dev/shm),/tmp) target/fuzz/examples/fuzz $(or $(INPUTS),10000000)
+	TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) target/fuzz/examples/fuzz $(or $(INPUTS),10000000)
 
 # With the user's home and cargo, which builds the peers.
 bench-lab: lab-built
