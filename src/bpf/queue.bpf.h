@@ -25,6 +25,10 @@
  * group that has an idle CPU, which is kicked. A task is left alone when no
  * such CPU exists.
  *
+ * Limits: tasks that never sleep stay with the group they began in while its
+ * queue and that of others last, so those of a crowded group get less than
+ * those of another.
+ *
  * Concurrency: queues are the kernel's and take their own locks. A group's
  * virtual clock is written without one; a lost update delays it by one slice.
  */

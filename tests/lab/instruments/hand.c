@@ -6,7 +6,7 @@
  *   joule-hand publish COUNT PAUSE_US  COUNT tables, in turn like the prior's and
  *                                      with the prices of the groups reversed
  *   joule-hand refuse                  a table with each fault: what became of it
- *   joule-hand counters                "NAME VALUE", summed over CPUs
+ *   joule-hand counters                "NAME VALUE", summed over CPUs, and the longest wait
  *   joule-hand residue SETTLE_MS       the sums, as a real-time task that is not in them
  *   joule-hand map NAME                the number of a map of the scheduler
  *   joule-hand attach PIN              attaches a pinned program to the tracepoint it was
@@ -267,6 +267,16 @@ static void counters(void)
 			sum += of_cpu[cpu].value[told[i].which];
 		printf("%s %llu\n", told[i].name, sum);
 	}
+	for (i = JOULE_DELAY_BUCKETS; i > 0; i--) {
+		u64 sum = 0;
+
+		for (cpu = 0; cpu < MAX_CPUS; cpu++)
+			sum += of_cpu[cpu].delay[i - 1];
+		if (sum)
+			break;
+	}
+	/* Where its bucket ends. */
+	printf("longest_wait_us %llu\n", i ? 1ULL << i : 0);
 }
 
 static void residue(u32 settle_ms)

@@ -8,12 +8,11 @@ mod common;
 mod truth;
 
 use common::{
-    hand, instrument, joule_load, lab, number, rise, scheduler, section, succeed, values,
+    hand, instrument, joule_load, lab, number, rise, scheduler, section, succeed, values, workload,
 };
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::Machine;
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 use truth::Recording;
@@ -47,10 +46,6 @@ fn once(shared: &'static Shared, guest: impl FnOnce() -> Guest<'static>) -> &'st
         outcome.map_err(|error| format!("{error:#}"))
     });
     run.as_ref().unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn workload(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("workloads/{name}.json"))
 }
 
 /// Tasks of every shape under the scheduler, recorded; then tasks that come, move and go by the dozen.
@@ -331,4 +326,23 @@ fn an_idle_machine_stays_idle() {
     let kernel = rise("before", "energy_uj").min(rise("after", "energy_uj"));
     assert!(100 * rise("joule", "energy_uj") <= 103 * kernel);
     assert!(woken <= 6, "{woken}");
+}
+
+/// Forty-eight tasks that never sleep on eight CPUs.
+#[test]
+fn no_task_waits_long_under_a_load_that_never_ends() {
+    let script = format!(
+        "{HEAD}
+        start
+        joule-load run /lab/workload.json > /tmp/log 2>&1 || fail joule-load
+        counters after
+        lasted"
+    );
+    let guest = phone("accounting-crowd").file(workload("crowd"), "/lab/workload.json");
+    let results = succeed(&guest.script(&script)).results;
+    let longest_us: u64 = (values(&results, "after")["longest_wait_us"].parse()).unwrap();
+    // At worst they are all in a queue of two CPUs, and each runs until the second tick at most: 23 of
+    // 4 ms each, or a few that have taken two.
+    eprintln!("longest wait: below {longest_us} us");
+    assert!(longest_us > 0 && longest_us <= 131_072, "{longest_us}");
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Lab, joule_load, lab, number, scheduler, section, succeed};
+use common::{Lab, joule_load, lab, number, scheduler, section, succeed, workload};
 use lab::catalogue;
 use lab::guest::Guest;
 use serde_json::Value;
@@ -232,7 +232,7 @@ root=/sys/fs/cgroup
 echo +cpu > $root/cgroup.subtree_control
 # A task in a cgroup, busy for ever on these CPUs.
 spin_on() {
-    taskset -c $2 sh -c 'while :; do :; done' &
+    taskset -c $2 joule-load run /lab/busy.json > /dev/null &
     last=$!; spinners="$spinners $last"
     echo $last > $root/$1/cgroup.procs
 }
@@ -245,6 +245,15 @@ compare() {
     echo $(($(usage $1) - $3)) $(($(usage $2) - $4))
 }
 "#;
+
+/// What [`COMPETE`] needs. Its tasks work by the lab's device: the emulator may withhold the ticks of a CPU
+/// that loops for seconds.
+fn competing(guest: Guest<'_>) -> Guest<'_> {
+    guest
+        .program(scheduler())
+        .program(joule_load())
+        .file(workload("busy"), "/lab/busy.json")
+}
 
 /// How what the first cgroup used compares to what the second did, in one of [`COMPETE`]'s.
 fn ratio(results: &str, name: &str) -> f64 {
@@ -263,8 +272,7 @@ fn cgroups_get_what_their_weights_say(series: &str) {
     let lab = Lab::on(series);
     let machine = catalogue::machine("phone-3c-gs101").unwrap();
     let guest = lab.machine(&format!("cgroups-{series}"), &machine);
-    let guest = guest.program(scheduler());
-    let run = succeed(&guest.script(&format!(
+    let run = succeed(&competing(guest).script(&format!(
         r#"{HEAD}{COMPETE}
         mkdir $root/heavy; echo 300 > $root/heavy/cpu.weight
         spin heavy; spin heavy
@@ -296,7 +304,7 @@ fn cgroups_get_what_their_weights_say(series: &str) {
 fn newcomers_and_those_before_them_share_at_once() {
     let lab = lab();
     let machine = catalogue::machine("phone-3c-gs101").unwrap();
-    let guest = lab.machine("newcomers", &machine).program(scheduler());
+    let guest = competing(lab.machine("newcomers", &machine));
     let run = succeed(&guest.script(&format!(
         r#"{HEAD}{COMPETE}
         taskset -p -c 0-3 $$

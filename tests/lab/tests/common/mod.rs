@@ -64,6 +64,11 @@ pub fn joule_load() -> &'static Path {
     PROGRAM.get_or_init(|| built("joule-load", &[], "debug"))
 }
 
+/// A workload of the tests.
+pub fn workload(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("workloads/{name}.json"))
+}
+
 /// The scheduler as users run it, built if need be.
 pub fn scheduler() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
