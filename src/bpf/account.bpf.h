@@ -82,7 +82,7 @@ static __always_inline void advance_vtime(u32 group, u64 to)
 
 static __always_inline u32 task_need(const struct task_ctx *tctx)
 {
-	return need_of(util_cap(tctx->util), tctx->est_cap);
+	return max_u32(need_of(util_cap(tctx->util), tctx->est_cap), tctx->catch_up_cap);
 }
 
 /* --- inside a group's lock --- */
@@ -166,6 +166,7 @@ static void util_sleep(struct task_ctx *tctx, u64 now)
 	tctx->pace_cap = pace_after(tctx->pace_cap, tctx->ran_ns, tctx->lost_ns);
 	util_set(tctx, util_asleep(tctx->util, tctx->lost_ns), now);
 	tctx->ran_ns = tctx->lost_ns = 0;
+	tctx->catch_up_cap = 0;
 }
 
 /* How kernels before 6.8 keep util_est (kernel/sched/fair.c). */

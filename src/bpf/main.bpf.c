@@ -259,6 +259,10 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 
 	if (!tctx)
 		return;
+	/* A clock of its own is hardware's to raise; on another CPU it would start slowly again. */
+	if (!has_own_clock(group_of_cpu(cpu)))
+		tctx->catch_up_cap = catch_up_cap(elapsed_ns(now, tctx->woke_at), tctx->interval_ns,
+						  capacity_now(cpu));
 	charge(p, tctx, cpu, now);
 	tctx->share = share_of(p);
 	count_clock(cpu, now);

@@ -183,6 +183,20 @@ static inline __attribute__((always_inline)) u32 need_of(u32 used_cap, u32 est_c
 	return min_u32(max_u32(used_cap + growing, est_cap), CAPACITY_SCALE);
 }
 
+/*
+ * A task that has been awake for longer than it takes from one of its wake-ups
+ * to the next is behind: what it has to do piles up before its utilisation
+ * shows any of that. It asks for an eighth more than its CPU delivers, again at
+ * each tick until it sleeps. 0: not behind.
+ */
+static inline __attribute__((always_inline)) u32 catch_up_cap(u64 awake_ns, u64 interval_ns,
+							      u32 capacity)
+{
+	if (!interval_ns || awake_ns <= interval_ns)
+		return 0;
+	return min_u32(capacity + capacity / 8, CAPACITY_SCALE);
+}
+
 /* Capacity to ask for so that `need_cap` leaves the profile's headroom. */
 static inline __attribute__((always_inline)) u32 with_headroom(u32 need_cap, u32 headroom_pct)
 {

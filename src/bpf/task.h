@@ -19,6 +19,7 @@ struct task_ctx {
 	u64 interval_ns;   /* from wake-up to wake-up, on average; 0: not known */
 	u64 patient_until; /* waits by choice, at most until then; 0: does not */
 	u32 est_cap;	   /* util_est */
+	u32 catch_up_cap;  /* asked for until it sleeps; 0: it is not behind */
 	u32 pace_cap;	   /* capacity of the CPU while it ran, on average; 0: not known */
 	u32 counted_cap;   /* need counted in the group while runnable */
 	u32 group;	   /* whose sums hold this task; JOULE_NO_GROUP for none */

@@ -38,6 +38,8 @@ unsafe extern "C" {
     pub safe fn with_headroom(need_cap: u32, headroom_pct: u32) -> u32;
     #[link_name = "policy_delay_bucket"]
     pub safe fn delay_bucket(waited_ns: u64) -> u32;
+    #[link_name = "policy_catch_up_cap"]
+    pub safe fn catch_up_cap(awake_ns: u64, interval_ns: u64, capacity: u32) -> u32;
     #[link_name = "policy_need_of"]
     pub safe fn need_of(used_cap: u32, est_cap: u32) -> u32;
     #[link_name = "policy_guard_after"]

@@ -105,6 +105,12 @@ pub fn delay_bucket(waited_ns: u64) -> u32 {
     ffi::delay_bucket(waited_ns)
 }
 
+/// What a task asks for to catch up, awake for so long; 0: it is not behind.
+#[must_use]
+pub fn catch_up_cap(awake_ns: u64, interval_ns: u64, capacity: u32) -> u32 {
+    ffi::catch_up_cap(awake_ns, interval_ns, capacity)
+}
+
 /// What a task needs that uses `used_cap` and used `est_cap` before.
 #[must_use]
 pub fn need_of(used_cap: u32, est_cap: u32) -> u32 {

@@ -99,6 +99,11 @@ u32 policy_delay_bucket(u64 waited_ns)
 	return delay_bucket(waited_ns);
 }
 
+u32 policy_catch_up_cap(u64 awake_ns, u64 interval_ns, u32 capacity)
+{
+	return catch_up_cap(awake_ns, interval_ns, capacity);
+}
+
 u32 policy_need_of(u32 used_cap, u32 est_cap)
 {
 	return need_of(used_cap, est_cap);

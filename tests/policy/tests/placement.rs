@@ -9,8 +9,8 @@
 
 use policy::{
     CAPACITY_SCALE, Load, MAX_NJ, MAX_OPPS, MAX_UW, NEED_BUCKETS, Row, allowed_wait_ns, bucket_cap,
-    cpu_need, delay_bucket, fits, guard_after, highest_bit, need_bucket, need_of, repeated_uw,
-    wakes_are_sound, with_headroom,
+    catch_up_cap, cpu_need, delay_bucket, fits, guard_after, highest_bit, need_bucket, need_of,
+    repeated_uw, wakes_are_sound, with_headroom,
 };
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
@@ -170,6 +170,27 @@ fn a_task_that_grows_is_taken_to_grow_on() {
     assert_eq!(need_of(110, 100), 120);
     assert_eq!(need_of(100, 0), 200, "a new one grows from nothing");
     assert_eq!(need_of(800, 100), CAPACITY_SCALE);
+}
+
+#[test]
+fn a_task_awake_for_longer_than_between_its_wakeups_asks_for_more_than_it_gets() {
+    const MS: u64 = 1_000_000;
+    assert_eq!(catch_up_cap(16 * MS, 16 * MS, 400), 0);
+    assert_eq!(catch_up_cap(16 * MS + 1, 16 * MS, 400), 450);
+    assert_eq!(catch_up_cap(100 * MS, 16 * MS, 400), 450);
+    assert_eq!(
+        catch_up_cap(100 * MS, 0, 400),
+        0,
+        "it never woke before: nothing is known"
+    );
+    // tick after tick it asks for the next eighth, up to all there is
+    let mut asked = 80;
+    for _ in 0..30 {
+        let next = catch_up_cap(20 * MS, 16 * MS, asked);
+        assert!(next > asked || next == CAPACITY_SCALE);
+        asked = next;
+    }
+    assert_eq!(asked, CAPACITY_SCALE);
 }
 
 #[test]
