@@ -43,7 +43,8 @@ fn the_cost_of_a_wakeup_is_counted_and_repeats() {
         // reading the clock alone takes tens of instructions
         assert!(counted.per_run >= 10, "{callback}: {counted:?}");
     }
-    // five windows of half a second are 250 bursts, each of 20 messages that may wake a thread
-    assert!(cost.wakeups >= 1000, "{cost:?}");
+    // five windows of half a second are 250 bursts, each of 20 messages that may wake a thread: most find
+    // theirs awake, and by how many differs between builds (970 to 1205)
+    assert!(cost.wakeups >= 500, "{cost:?}");
     assert_eq!(section.rows, count().rows);
 }
