@@ -253,7 +253,7 @@ static void counters(void)
 		{"tables_mixed", JOULE_TABLES_MIXED},	  {"misfit_up", JOULE_MISFIT_UP},
 	};
 	static struct joule_counters of_cpu[MAX_CPUS];
-	u32 i, cpu;
+	u32 i, cpu, longest = 0;
 
 	if (sysconf(_SC_NPROCESSORS_CONF) > MAX_CPUS) {
 		errno = E2BIG;
@@ -267,16 +267,12 @@ static void counters(void)
 			sum += of_cpu[cpu].value[told[i].which];
 		printf("%s %llu\n", told[i].name, sum);
 	}
-	for (i = JOULE_DELAY_BUCKETS; i > 0; i--) {
-		u64 sum = 0;
-
-		for (cpu = 0; cpu < MAX_CPUS; cpu++)
-			sum += of_cpu[cpu].delay[i - 1];
-		if (sum)
-			break;
-	}
+	for (cpu = 0; cpu < MAX_CPUS; cpu++)
+		for (i = longest; i < JOULE_DELAY_BUCKETS; i++)
+			if (of_cpu[cpu].delay[i])
+				longest = i + 1;
 	/* Where its bucket ends. */
-	printf("longest_wait_us %llu\n", i ? 1ULL << i : 0);
+	printf("longest_wait_us %llu\n", longest ? 1ULL << longest : 0);
 }
 
 static void residue(u32 settle_ms)
