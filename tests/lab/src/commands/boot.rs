@@ -32,6 +32,9 @@ pub struct Args {
     /// CPUs, where no machine says how many
     #[arg(long, default_value_t = 8)]
     cpus: usize,
+    /// Last-level caches that share the CPUs out evenly, where no machine says how many
+    #[arg(long, default_value_t = 1)]
+    caches: usize,
     /// Memory
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     memory: u64,
@@ -49,6 +52,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let kernel = kernel(&cache, args.kernel.as_deref())?;
     let mut guest = Guest::new(&cache, &kernel, "boot")
         .cpus(args.cpus, 1)
+        .sockets(args.caches)
         .memory_mib(args.memory)
         .time_limit(Duration::from_secs(args.time_limit))
         .script(&args.words.join(" "));
