@@ -1,57 +1,39 @@
-//! Time of one model update and of one table, for a phone with three clusters of 21 OPPs.
+//! Time of one turn of the model, and of one table, for a phone with three clusters of 21 OPPs.
 //!
-//! `cargo run --release --example model_update`. Prints ns; nothing is asserted.
+//! `cargo bench --bench model_update`. Four turns a second are wanted.
 
+#![allow(missing_docs, reason = "a benchmark has no callers")]
+
+use criterion::Criterion;
 use scx_joule::model::{ClassShape, Model, OppShape, Prior, Shape};
 use scx_joule::observation::{ClassActivity, Energy, IdleActivity, Meters, Observation};
 use scx_joule::units::{Capacity, KHz, Microjoules, Nanos};
 use std::hint::black_box;
-use std::time::Instant;
 
 const OPPS: u64 = 21;
-const ROWS: u64 = 4000;
+/// Rows before the first that is timed: the noise is known by then, and nothing is held back.
+const WARM_UP: usize = 1000;
 
 fn main() {
-    let Some(shape) = shape() else { return };
-    let mut model = match Model::new(shape, &Prior::Capacities) {
-        Ok(model) => model,
-        Err(error) => {
-            eprintln!("model_update: {error}");
-            return;
-        }
+    let model = shape().and_then(|shape| Model::new(shape, &Prior::Capacities).ok());
+    let Some(mut model) = model else {
+        eprintln!("model_update: the phone's shape is refused");
+        return;
     };
     let mut rng = fastrand::Rng::with_seed(1);
-    let rows: Vec<Observation> = (0..ROWS).map(|_| observation(&mut rng)).collect();
-    let mut times: Vec<u128> = Vec::new();
-    for row in &rows {
-        let start = Instant::now();
-        black_box(model.update(row));
-        times.push(start.elapsed().as_nanos());
+    let rows: Vec<Observation> = (0..4 * WARM_UP).map(|_| observation(&mut rng)).collect();
+    let mut rows = rows.iter().cycle();
+    for row in rows.by_ref().take(WARM_UP) {
+        model.update(row);
     }
-    print("update", &mut times);
-    let mut times: Vec<u128> = Vec::new();
-    for _ in 0..200 {
-        let start = Instant::now();
-        black_box(model.cost_table());
-        times.push(start.elapsed().as_nanos());
-    }
-    print("cost_table", &mut times);
-}
-
-fn print(what: &str, times: &mut [u128]) {
-    times.sort_unstable();
-    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or(0);
-    let count = times.len().max(1);
-    let mean = times
-        .iter()
-        .map(|&time| usize::try_from(time).unwrap_or(usize::MAX))
-        .sum::<usize>()
-        / count;
-    println!(
-        "{what}: mean {mean} ns, median {} ns, p99 {} ns",
-        at(50),
-        at(99)
-    );
+    let mut criterion = Criterion::default().configure_from_args();
+    criterion.bench_function("update", |bench| {
+        bench.iter(|| rows.next().map(|row| black_box(model.update(row))));
+    });
+    criterion.bench_function("cost_table", |bench| {
+        bench.iter(|| black_box(model.cost_table()));
+    });
+    criterion.final_summary();
 }
 
 fn shape() -> Option<Shape> {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{joule_load, lab, or_fail, scheduler};
+use common::{lab, or_fail, released_joule_load, scheduler};
 use lab::catalogue;
 use lab::cost::{CALLBACKS, CostMachine, Count, Section, Subject};
 use lab::session::Scheduler;
@@ -21,7 +21,7 @@ fn count() -> Section {
             subject("scx_joule", scheduler().to_owned()),
         ],
         workload: or_fail(catalogue::workload("messaging")),
-        load: joule_load().to_owned(),
+        load: released_joule_load().to_owned(),
         windows: 5,
     };
     let lab = lab();

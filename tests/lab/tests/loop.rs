@@ -417,3 +417,56 @@ fn costs_of_a_daemon_that_stopped_expire_and_come_back_with_it_and_a_wrap_is_bri
     assert_eq!(stats["meter_faults"], 0, "{stats}");
     assert!(stats["samples"].as_u64().unwrap() > 20, "{stats}");
 }
+
+/// Seconds of mixed use to learn from, and then to be judged over.
+const TO_LEARN_S: u32 = 60;
+const TO_JUDGE_S: u32 = 40;
+
+/// Mean relative error, in the last seconds of mixed use, of the power that the model expected of each interval
+/// before it learnt from it.
+fn error_after_a_minute(machine: &str) -> f64 {
+    let script = format!(
+        r#"
+        . /lab/shell.sh
+        governor schedutil
+        start
+        joule-load run /lab/load.json --seed 1 --duration 1000 > /dev/null &
+        sleep {TO_LEARN_S}
+        say stats timeout {TO_JUDGE_S} scx_joule --monitor 1 --json"#
+    );
+    let guest = lab()
+        .machine(
+            &format!("loop-minute-{machine}"),
+            &catalogue::machine(machine).unwrap(),
+        )
+        .program(scheduler())
+        .program(joule_load())
+        .file(
+            &catalogue::workload("mixed-interactive").unwrap(),
+            "/lab/load.json",
+        )
+        .time_limit(Duration::from_secs(600))
+        .script(&script);
+    // a timeout ends what would go on for ever, and is no success
+    let run = common::run(&guest);
+    let lines = section(&run.results, "stats").lines();
+    let errors: Vec<f64> = lines
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|stats| {
+            let [model, measured] = ["model_w", "measured_w"].map(|it| stats[it].as_f64().unwrap());
+            (model / measured - 1.0).abs()
+        })
+        .collect();
+    assert!(errors.len() >= TO_JUDGE_S as usize / 2, "{errors:?}");
+    let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+    eprintln!("{machine}: {:.2} % off in the mean", 100.0 * mean);
+    mean
+}
+
+#[test]
+fn after_a_minute_of_mixed_use_power_is_expected_within_4_percent() {
+    for machine in ["phone-3c-gs101", "laptop-smt"] {
+        let error = error_after_a_minute(machine);
+        assert!(error < 0.04, "{machine}: {error}");
+    }
+}

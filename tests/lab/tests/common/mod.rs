@@ -64,6 +64,12 @@ pub fn joule_load() -> &'static Path {
     PROGRAM.get_or_init(|| built("joule-load", &[], "debug"))
 }
 
+/// The workload runner as users run it: its loops take the time that is given for them.
+pub fn released_joule_load() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| built("joule-load", &["--release"], "release"))
+}
+
 /// A workload of the tests.
 pub fn workload(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("workloads/{name}.json"))
