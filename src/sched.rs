@@ -71,6 +71,8 @@ impl<'a> Scheduler<'a> {
         rodata.settings = settings(config);
         rodata.topology = relations(topology)?;
         rodata.smt_enabled = topology.cpus.iter().any(|cpu| cpu.facts.siblings.len() > 1);
+        let policies = topology.domains.iter().filter_map(|it| it.policy.as_ref());
+        rodata.software_clocks = policies.filter(|it| !it.hardware_chooses()).count() > 0;
 
         let operations = skel.struct_ops.joule_ops_mut();
         operations.exit_dump_len = config.exit_dump_len;

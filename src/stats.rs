@@ -48,7 +48,9 @@ pub struct Stats {
     #[stat(desc = "wake-ups for which waiting was cheaper than an idle CPU")]
     pub placed_waiting: u64,
     /// See the description.
-    #[stat(desc = "wake-ups that the prior's costs would have sent elsewhere")]
+    #[stat(
+        desc = "wake-ups that the prior's costs would have sent elsewhere, by one in 16 of them"
+    )]
     pub placed_steered: u64,
     /// See the description.
     #[stat(desc = "wake-ups sent where more is to be learnt")]

@@ -153,6 +153,17 @@ pub struct Policy {
     pub opps: Option<Vec<KHz>>,
 }
 
+impl Policy {
+    /// Whether the driver leaves the clock to the hardware and ignores the scheduler's wishes, as these do in
+    /// their active modes (Documentation/admin-guide/pm/{intel_pstate,amd-pstate}.rst).
+    pub fn hardware_chooses(&self) -> bool {
+        matches!(
+            self.driver.as_deref(),
+            Some("intel_pstate" | "amd-pstate-epp")
+        )
+    }
+}
+
 /// CPUs with the same capacity and cost row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Class {

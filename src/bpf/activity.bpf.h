@@ -42,7 +42,9 @@ struct cpu_ctx {
 	u64 counted_until; /* its busy time, where it has a clock of its own */
 	u64 gathered_ns;   /* busy time not yet in gathered_ns of all */
 	u32 state;
-	u32 kicked; /* a kick is under way and has found no work yet */
+	u32 kicked;    /* a kick is under way and has found no work yet */
+	u32 pinned;    /* something may wait in its own queue */
+	u32 decisions; /* placements made here */
 };
 
 struct {

@@ -135,7 +135,8 @@ enum joule_counter {
 	JOULE_PLACED_IDLE,    /* wake-ups that went straight to an idle CPU */
 	JOULE_PLACED_BUSY,    /* wake-ups for which no idle CPU was to be had */
 	JOULE_PLACED_WAITING, /* wake-ups for which waiting was cheaper than an idle CPU */
-	JOULE_PLACED_STEERED, /* wake-ups that the prior's table would have sent elsewhere */
+	JOULE_PLACED_STEERED, /* wake-ups that the prior's table would have sent elsewhere: an
+				 estimate, by one in 16 of them */
 	JOULE_PROBES,	      /* wake-ups sent where more is to be learnt */
 	JOULE_QUEUED,	      /* tasks that waited in a queue */
 	JOULE_KICKS,	      /* idle CPUs woken for queued work */

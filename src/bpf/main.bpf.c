@@ -20,7 +20,8 @@
  * the local CPU is set when a task starts and at each tick, on the system-wide
  * capacity scale that schedutil takes it on, and lowered when the CPU idles:
  * in a shared clock domain a stale target would hold everyone's clock up.
- * schedutil adds its own quarter, which is taken off first.
+ * schedutil adds its own quarter, which is taken off first. Where no governor
+ * listens, as hardware chooses its clocks, nothing is set.
  *
  * Units and fixed point: intf.h, policy.bpf.h. Nothing here runs on a timer:
  * an idle machine stays idle, and its control loop sleeps (activity.bpf.h).
@@ -38,6 +39,7 @@ UEI_DEFINE(uei);
 const volatile struct joule_config settings;
 const volatile struct joule_topology topology;
 const volatile bool smt_enabled;
+const volatile bool software_clocks;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -46,12 +48,17 @@ struct {
 	__type(value, struct joule_counters);
 } counters SEC(".maps");
 
-static __always_inline void count(enum joule_counter which)
+static __always_inline void count_several(enum joule_counter which, u32 nr)
 {
 	struct joule_counters *mine = bpf_map_lookup_elem(&counters, &(u32){0});
 
 	if (mine)
-		mine->value[which]++;
+		mine->value[which] += nr;
+}
+
+static __always_inline void count(enum joule_counter which)
+{
+	count_several(which, 1);
 }
 
 static __always_inline void count_delay(u64 waited_ns)
@@ -86,7 +93,7 @@ static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 	u32 nr_cpus, awake, all, asleep, waited, wanted;
 	struct load load = {.top_cap = need};
 
-	if (!info)
+	if (!info || !software_clocks)
 		return;
 	nr_cpus = max_u32(info->nr_cpus, 1);
 	awake = max_u32(group_est_cap(group), need);
@@ -135,7 +142,7 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 			insert_local(p, group, enq_flags);
 			return;
 		}
-		insert_fair(p, dsq_of_cpu(cpu), group, enq_flags);
+		queue_on_cpu(p, cpu, group, enq_flags);
 		if (scx_bpf_test_and_clear_cpu_idle(cpu))
 			kick(cpu);
 		return;
@@ -146,7 +153,7 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		group = bigger;
 		count(JOULE_MISFIT_UP);
 	}
-	insert_fair(p, group, group, enq_flags);
+	queue_in_group(p, group, enq_flags);
 	if (tctx->patient_until && wait_by_choice(group, tctx->patient_until))
 		return;
 	/* At its slice's end a task waits for its own CPU, which looks into the queue next. */
@@ -304,7 +311,8 @@ void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
 	count_transition(cpu, idle, scx_bpf_now());
 	if (!idle)
 		return;
-	scx_bpf_cpuperf_set(cpu, 0);
+	if (software_clocks)
+		scx_bpf_cpuperf_set(cpu, 0);
 	serve_before_idling(cpu, group);
 }
 

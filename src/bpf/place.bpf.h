@@ -206,9 +206,12 @@ __weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 inter
 		settings.patience_us - (u64)settings.patience_us * group_guard(group) / GUARD_MOST;
 	u64 allowed = allowed_wait_ns(at_once_uw, waiting_uw, patience_us), wait;
 	u32 busy = group_busy_cpus(group);
-	s32 queued = scx_bpf_dsq_nr_queued(group);
+	s32 queued;
 
-	if (!busy || queued < 0)
+	if (!allowed || !busy)
+		return 0;
+	queued = scx_bpf_dsq_nr_queued(group);
+	if (queued < 0)
 		return 0;
 	if (interval_ns) {
 		allowed = min_u64(allowed, interval_ns / MOST_OF_INTERVAL);
@@ -260,6 +263,7 @@ struct survey {
 	u32 probe;	/* a group of the class to be tried, with an idle CPU and big enough */
 	u32 slot;	/* table in use */
 	u64 generation; /* of that table */
+	bool compare;	/* with the prior, which doubles the cost; it is taken to agree else */
 };
 
 /*
@@ -278,6 +282,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 	survey->beside_waker = ~0ULL;
 	survey->slot = current_slot(now);
 	survey->generation = table_generation(survey->slot);
+	survey->compare &= survey->slot != JOULE_STATIC_SLOT;
 	bpf_for (group, 0, topology.nr_groups) {
 		bool fitting = fits_group(demand.need_cap, group);
 		u64 price = 0, by_prior = 0, wake;
@@ -289,7 +294,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 			demand.own = own_share(tctx, group, now);
 			price = price_of(group, survey->slot, &demand);
 			by_prior = price;
-			if (survey->slot != JOULE_STATIC_SLOT)
+			if (survey->compare)
 				by_prior = price_of(group, JOULE_STATIC_SLOT, &demand);
 			if (group == tctx->group) {
 				price -= price * settings.hysteresis_pct / 100;
@@ -371,13 +376,23 @@ static __always_inline s32 busy_cpu_in(struct task_struct *p, u32 group, s32 pre
 	return any_cpu_in(p, group, prev_cpu);
 }
 
+/* One placement in so many is held against the prior's. */
+#define COMPARED_OF 16
+
+static __always_inline bool comparison_is_due(void)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(bpf_get_smp_processor_id());
+
+	return cctx && cctx->decisions++ % COMPARED_OF == 0;
+}
+
 /* Chooses and, if it can, claims a CPU for a waking task. */
 static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu,
 			       u64 wake_flags, u64 now)
 {
 	u32 waker_group = JOULE_NO_GROUP, group, wait_group;
 	struct place place = {.cpu = prev_cpu};
-	struct survey survey;
+	struct survey survey = {.compare = comparison_is_due()};
 	u64 patience_ns;
 	bool probing;
 	s32 cpu;
@@ -405,7 +420,7 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 			if (probing)
 				count(JOULE_PROBES);
 			else if (group != decision(&survey.idle_by_prior))
-				count(JOULE_PLACED_STEERED);
+				count_several(JOULE_PLACED_STEERED, COMPARED_OF);
 			count(JOULE_PLACED_IDLE);
 			place.cpu = cpu;
 			place.idle = true;
@@ -432,16 +447,27 @@ static __always_inline void kick(s32 cpu)
 	count(JOULE_KICKS);
 }
 
+static __always_inline bool some_cpu_is_idle(void)
+{
+	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask();
+	bool some = !bpf_cpumask_empty(idle_cpus);
+
+	scx_bpf_put_idle_cpumask(idle_cpus);
+	return some;
+}
+
 /*
  * Wakes an idle CPU for queued work, where that work is cheapest. It need not
  * be of the queue's group: its dispatch fetches from other queues too.
  */
 static void kick_for(struct task_struct *p, const struct task_ctx *tctx, u64 now)
 {
-	struct survey survey;
+	struct survey survey = {.compare = true};
 	u32 group;
 	s32 cpu;
 
+	if (!some_cpu_is_idle())
+		return;
 	survey_groups(p, tctx, JOULE_NO_GROUP, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)

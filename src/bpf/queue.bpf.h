@@ -31,6 +31,10 @@
  *
  * Concurrency: queues are the kernel's and take their own locks. A group's
  * virtual clock is written without one; a lost update delays it by one slice.
+ * A look into a queue costs a search for it, so hints say where something may
+ * wait. A CPU's own queue and its hint are under that CPU's run queue's lock.
+ * A group's hint is set after the insertion and cleared before the queue is
+ * looked at again, both fully ordered: it is never missing where work waits.
  */
 #ifndef __JOULE_QUEUE_BPF_H
 #define __JOULE_QUEUE_BPF_H
@@ -50,11 +54,60 @@ static __always_inline u64 fair_vtime(const struct task_struct *p, u32 group)
 	return time_before(p->scx.dsq_vtime, earliest) ? earliest : p->scx.dsq_vtime;
 }
 
+/* Bit g: something may wait in the queue of group g. */
+static u64 waiting_groups;
+
+static __always_inline void hint_at(u32 group)
+{
+	u64 before = __sync_fetch_and_or(&waiting_groups, 1ULL << (group % JOULE_MAX_GROUPS));
+
+	/* Only an atomic whose result is used is a barrier. */
+	asm volatile("" : : "r"(before));
+}
+
+/* The group's queue was empty. */
+static __always_inline void drop_hint(u32 group)
+{
+	u64 before = __sync_fetch_and_and(&waiting_groups, ~(1ULL << (group % JOULE_MAX_GROUPS)));
+
+	asm volatile("" : : "r"(before));
+	if (scx_bpf_dsq_nr_queued(group) > 0)
+		hint_at(group);
+}
+
 /* Inserts by virtual time into a queue that runs on the group's clock. */
-static void insert_fair(struct task_struct *p, u64 dsq, u32 group, u64 enq_flags)
+static __always_inline void insert_fair(struct task_struct *p, u64 dsq, u32 group, u64 enq_flags)
 {
 	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, fair_vtime(p, group), enq_flags);
 	count(JOULE_QUEUED);
+}
+
+/* Queues a task for any CPU of its group. */
+static void queue_in_group(struct task_struct *p, u32 group, u64 enq_flags)
+{
+	insert_fair(p, group, group, enq_flags);
+	hint_at(group);
+}
+
+/* Queues a task that may only run on this CPU, which is of the group. */
+static void queue_on_cpu(struct task_struct *p, s32 cpu, u32 group, u64 enq_flags)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	if (cctx)
+		cctx->pinned = 1;
+	insert_fair(p, dsq_of_cpu(cpu), group, enq_flags);
+}
+
+/* Whether something waits that only this CPU may run. */
+static bool has_pinned(s32 cpu)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	if (!cctx || !cctx->pinned)
+		return false;
+	cctx->pinned = scx_bpf_dsq_nr_queued(dsq_of_cpu(cpu)) > 0;
+	return cctx->pinned;
 }
 
 /* Inserts to run at once on its CPU, which is of the group. */
@@ -189,7 +242,7 @@ static bool take_own(s32 cpu, u32 group)
 {
 	u64 own = dsq_of_cpu(cpu), pinned = 0, shared = 0;
 
-	if (scx_bpf_dsq_nr_queued(own) <= 0)
+	if (!has_pinned(cpu))
 		return scx_bpf_dsq_move_to_local(group, 0);
 	if (head_of(own, &pinned) && head_of(group, &shared) && time_before(shared, pinned))
 		return scx_bpf_dsq_move_to_local(group, 0) || scx_bpf_dsq_move_to_local(own, 0);
@@ -203,8 +256,7 @@ static bool take_own(s32 cpu, u32 group)
 static bool goes_first(const struct task_struct *p, s32 cpu, u32 group)
 {
 	u64 vtime = p->scx.dsq_vtime, pinned = 0, shared = 0;
-	bool some_pinned =
-		scx_bpf_dsq_nr_queued(dsq_of_cpu(cpu)) > 0 && head_of(dsq_of_cpu(cpu), &pinned);
+	bool some_pinned = has_pinned(cpu) && head_of(dsq_of_cpu(cpu), &pinned);
 	bool some_shared = head_of(group, &shared);
 
 	if (some_pinned && !time_before(vtime, pinned))
@@ -217,13 +269,21 @@ static bool goes_first(const struct task_struct *p, s32 cpu, u32 group)
 /* Takes work from the queue of another group, the next bigger one first. */
 static bool take_other(u32 group, u64 now)
 {
+	u64 waiting = READ_ONCE(waiting_groups) & ~(1ULL << (group % JOULE_MAX_GROUPS));
 	u32 i;
 
+	if (!waiting)
+		return false;
 	bpf_for (i, 1, topology.nr_groups) {
 		u32 other = (group + i) % topology.nr_groups;
 
-		if (scx_bpf_dsq_nr_queued(other) > 0 && !is_patient(other, now) &&
-		    scx_bpf_dsq_move_to_local(other, 0)) {
+		if (!(waiting >> (other % JOULE_MAX_GROUPS) & 1))
+			continue;
+		if (scx_bpf_dsq_nr_queued(other) <= 0) {
+			drop_hint(other);
+			continue;
+		}
+		if (!is_patient(other, now) && scx_bpf_dsq_move_to_local(other, 0)) {
 			count(JOULE_STOLEN);
 			return true;
 		}

@@ -226,7 +226,7 @@ fn frequency(sys: &SysRoot, topology: &Topology) -> Finding {
         let detail = "no cpufreq: clocks cannot be steered, only placement saves energy";
         return finding(State::Degraded, detail.to_owned());
     }
-    if clocks.hardware_chooses() {
+    if clocks.hardware_chooses {
         let governor = words(&clocks.governors);
         let detail = format!("{drivers}, governor {governor}: hardware chooses");
         return if clocks.preferences.is_empty() {
@@ -281,7 +281,7 @@ struct Clocks {
     preferences: BTreeSet<String>,
     schedutil_everywhere: bool,
     status_file: Option<&'static str>,
-    active: bool,
+    hardware_chooses: bool,
 }
 
 impl Clocks {
@@ -301,6 +301,7 @@ impl Clocks {
             let (Some(policy), Some(cpu)) = (&domain.policy, domain.cpus.first()) else {
                 continue;
             };
+            clocks.hardware_chooses |= policy.hardware_chooses();
             let of = |name: &str| text(&format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/{name}"));
             clocks
                 .drivers
@@ -322,17 +323,10 @@ impl Clocks {
         ] {
             if let Some(status) = text(file) {
                 clocks.status_file = Some(file);
-                clocks.active |= status == "active";
+                clocks.hardware_chooses |= status == "active";
             }
         }
         clocks
-    }
-
-    /// In their active modes these drivers leave the clock to the hardware and ignore the scheduler's
-    /// wishes (Documentation/admin-guide/pm/{intel_pstate,amd-pstate}.rst).
-    fn hardware_chooses(&self) -> bool {
-        let autonomous = |driver: &String| driver == "intel_pstate" || driver == "amd-pstate-epp";
-        self.active || self.drivers.iter().any(autonomous)
     }
 }
 
