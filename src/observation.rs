@@ -106,6 +106,10 @@ pub struct GroupActivity {
     pub active: Vec<Nanos>,
     /// Busy CPU time, per OPP.
     pub busy: Vec<Nanos>,
+    /// Time with both threads of a core busy, each pair counted once, per OPP; empty where this is not
+    /// observed. Recordings are of such sources and have no place for it.
+    #[serde(skip)]
+    pub paired: Vec<Nanos>,
     /// Idle CPU time before it became deep, and the exits from idle periods that ended before that.
     pub shallow: IdleActivity,
     /// Exits from idle periods that had become deep.

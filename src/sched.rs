@@ -283,6 +283,7 @@ fn relations(topology: &Topology) -> Result<types::joule_topology> {
         nr_cpus,
         nr_groups,
         cpu_group: [u8::try_from(intf::joule_limits_JOULE_NO_GROUP)?; 1024],
+        cpu_sibling: [u16::try_from(intf::joule_limits_JOULE_NO_CPU)?; 1024],
         ..Default::default()
     };
     for (index, (group, slot)) in topology.groups.iter().zip(&mut relations.group).enumerate() {
@@ -295,6 +296,11 @@ fn relations(topology: &Topology) -> Result<types::joule_topology> {
         for &cpu in &group.cpus {
             if let Some(entry) = relations.cpu_group.get_mut(cpu) {
                 *entry = u8::try_from(index)?;
+            }
+            if let (Some(entry), Some(sibling)) =
+                (relations.cpu_sibling.get_mut(cpu), topology.sibling(cpu))
+            {
+                *entry = u16::try_from(sibling)?;
             }
         }
     }
@@ -333,13 +339,16 @@ fn group_activity(bytes: &[u8]) -> GroupActivity {
         offset_of!(intf::joule_activity, busy_ns),
     );
     let opps = 0..(busy - active) / 8;
-    let series = |offset: usize| {
-        opps.clone()
-            .map(move |opp| Nanos::new(word(offset + 8 * opp)))
+    let series = |offset: usize| -> Vec<Nanos> {
+        let times = opps.clone();
+        times
+            .map(|opp| Nanos::new(word(offset + 8 * opp)))
+            .collect()
     };
     GroupActivity {
-        active: series(active).collect(),
-        busy: series(busy).collect(),
+        active: series(active),
+        busy: series(busy),
+        paired: series(offset_of!(intf::joule_activity, paired_ns)),
         shallow: IdleActivity {
             time: Nanos::new(word(offset_of!(intf::joule_activity, shallow_ns))),
             exits: word(offset_of!(intf::joule_activity, shallow_exits)),
@@ -383,6 +392,8 @@ mod tests {
     use super::*;
     use crate::cli::RunArgs;
     use crate::observation::ClassCost;
+    use crate::topology::Cluster;
+    use crate::units::Capacity;
 
     #[test]
     fn every_setting_reaches_the_skeleton() {
@@ -399,6 +410,28 @@ mod tests {
         assert_eq!(sent.headroom_pct, config.headroom_pct);
         assert_eq!(sent.hysteresis_pct, config.hysteresis_pct);
         assert_eq!(sent.patience_us, config.patience_us);
+    }
+
+    #[test]
+    fn siblings_of_one_group_are_told_and_the_times_of_their_company_read() {
+        let cluster = |cpus, threads, capacity| Cluster {
+            cpus,
+            threads,
+            capacity: Capacity::new(capacity).unwrap(),
+            opps: None,
+            llc: 0,
+        };
+        let topology = Topology::synthetic(&[cluster(4, 2, 1024), cluster(4, 4, 512)]);
+        let none = u16::try_from(intf::joule_limits_JOULE_NO_CPU).unwrap();
+        let told = relations(&topology).unwrap().cpu_sibling;
+        assert_eq!(told[..5], [1, 0, 3, 2, none], "cores of four threads");
+        assert!(told[5..].iter().all(|sibling| *sibling == none));
+
+        let mut words = vec![0u64; size_of::<intf::joule_activity>() / 8];
+        words[offset_of!(intf::joule_activity, paired_ns) / 8 + 3] = 7;
+        let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_ne_bytes).collect();
+        let paired = group_activity(&bytes).paired;
+        assert_eq!((paired.len(), paired[3]), (32, Nanos::new(7)));
     }
 
     #[test]

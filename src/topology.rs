@@ -322,6 +322,16 @@ impl Topology {
         self.cpus.get(position.ok()?)
     }
 
+    /// The other hardware thread of this CPU's core; `None` unless there are just two, both in one group.
+    pub fn sibling(&self, id: usize) -> Option<usize> {
+        let cpu = self.cpu(id)?;
+        let &[one, other] = cpu.facts.siblings.as_slice() else {
+            return None;
+        };
+        let sibling = if one == id { other } else { one };
+        (self.cpu(sibling)?.group == cpu.group).then_some(sibling)
+    }
+
     /// The capacity of this CPU's class; `None` when it is not online.
     pub fn capacity(&self, id: usize) -> Option<Capacity> {
         Some(self.classes.get(self.cpu(id)?.class)?.capacity)

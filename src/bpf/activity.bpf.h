@@ -11,6 +11,11 @@
  * sample lacks what is still open, a tick per CPU at most. The group's active
  * time goes to the OPP of the last event.
  *
+ * Two busy threads of a core draw less than two cores: the time in which both
+ * are busy is counted once per core, like busy time. Where CPUs have clocks of
+ * their own, the two threads share one: their time goes to the OPP that
+ * whichever of them had the last event saw then.
+ *
  * The capacity integral of a CPU (capacity times ns) makes utilisation
  * invariant: a task's mean capacity over a stretch is the integral's
  * difference over the time's, exact across changes of clock in between. The
@@ -23,10 +28,13 @@
  *
  * Concurrency: each record has a spin lock; a group's is taken by its at most
  * 16 CPUs at idle transitions and clock changes, a CPU's by itself and by
- * whoever changes its clock.
+ * whoever changes its clock. A CPU's state is written, and its sibling's read,
+ * under the group's lock: of two siblings that wake at once, the second finds
+ * the first busy.
  *
  * Limits: a CPU counts from its first transition on; the depth of idle is told
- * by its length, as hardware that promotes to deeper states does.
+ * by its length, as hardware that promotes to deeper states does. Cores of more
+ * than two threads count as so many cores.
  */
 #ifndef __JOULE_ACTIVITY_BPF_H
 #define __JOULE_ACTIVITY_BPF_H
@@ -41,10 +49,10 @@ struct cpu_ctx {
 	u64 idle_since;
 	u64 counted_until; /* its busy time, where it has a clock of its own */
 	u64 gathered_ns;   /* busy time not yet in gathered_ns of all */
-	u32 state;
-	u32 kicked;    /* a kick is under way and has found no work yet */
-	u32 pinned;    /* something may wait in its own queue */
-	u32 decisions; /* placements made here */
+	u32 state;	   /* written under the group's lock */
+	u32 kicked;	   /* a kick is under way and has found no work yet */
+	u32 pinned;	   /* something may wait in its own queue */
+	u32 decisions;	   /* placements made here */
 };
 
 struct {
@@ -73,6 +81,14 @@ u64 wake_after_ns;
 static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
 {
 	return bpf_map_lookup_elem(&cpu_ctxs, &cpu);
+}
+
+/* The record of the other thread of the CPU's core; NULL where there is none. */
+static __always_inline struct cpu_ctx *sibling_ctx(s32 cpu)
+{
+	u32 sibling = sibling_of(cpu);
+
+	return sibling == JOULE_NO_CPU ? NULL : cpu_ctx_of(sibling);
 }
 
 /* CPUs of the group that are at work; may be one transition old. */
@@ -120,22 +136,35 @@ static __always_inline void activity_advance(struct joule_activity *activity, u3
 
 	if (activity->busy_cpus) {
 		activity->active_ns[opp] += dt;
-		if (!has_own_clock(group))
+		if (!has_own_clock(group)) {
 			activity->busy_ns[opp] += dt * activity->busy_cpus;
+			activity->paired_ns[opp] += dt * activity->busy_pairs;
+		}
 	}
 	if (time_before(activity->since_ns, now))
 		activity->since_ns = now;
 }
 
-/* Inside the record's lock: counts a CPU's busy time until now, where it has a clock of its own. */
+/*
+ * Inside the record's lock: counts a CPU's busy time until now, where it has a
+ * clock of its own; what it had its sibling's company for, since the last event
+ * of either.
+ */
 static __always_inline void count_own_time(struct joule_activity *activity, struct cpu_ctx *cctx,
-					   u32 group, u32 opp, bool busy, u64 now)
+					   const struct cpu_ctx *sibling, u32 group, u32 opp,
+					   u64 now)
 {
+	u64 dt = elapsed_ns(now, cctx->counted_until);
+
 	if (!has_own_clock(group))
 		return;
-	if (busy)
-		activity->busy_ns[opp & (JOULE_MAX_OPPS - 1)] +=
-			elapsed_ns(now, cctx->counted_until);
+	opp &= JOULE_MAX_OPPS - 1;
+	if (cctx->state == CPU_STATE_BUSY) {
+		activity->busy_ns[opp] += dt;
+		if (sibling && sibling->state == CPU_STATE_BUSY)
+			activity->paired_ns[opp] +=
+				min_u64(dt, elapsed_ns(now, sibling->counted_until));
+	}
 	cctx->counted_until = now;
 }
 
@@ -152,14 +181,13 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 {
 	u32 group = group_of_cpu(cpu), opp = opp_now(group, cpu);
 	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu), *sibling = sibling_ctx(cpu);
 	u32 before, after = idle ? CPU_STATE_IDLE : CPU_STATE_BUSY;
 	u64 slept = 0, shallow;
 
 	if (!cctx || !activity || cctx->state == after)
 		return;
 	before = cctx->state;
-	cctx->state = after;
 	if (idle)
 		cctx->idle_since = now;
 	else if (before == CPU_STATE_IDLE)
@@ -171,7 +199,8 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 	    elapsed_ns(now, activity->since_ns) >= settings.deep_idle_ns)
 		activity->group_wakes++;
 	activity_advance(activity, group, now);
-	count_own_time(activity, cctx, group, opp, before == CPU_STATE_BUSY, now);
+	count_own_time(activity, cctx, sibling, group, opp, now);
+	cctx->state = after;
 	activity->opp = opp;
 	if (idle)
 		activity->idle_cpu = cpu;
@@ -179,6 +208,12 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 		activity->busy_cpus++;
 	else if (before == CPU_STATE_BUSY && activity->busy_cpus)
 		activity->busy_cpus--;
+	if (sibling && sibling->state == CPU_STATE_BUSY) {
+		if (!idle)
+			activity->busy_pairs++;
+		else if (before == CPU_STATE_BUSY && activity->busy_pairs)
+			activity->busy_pairs--;
+	}
 	if (before == CPU_STATE_IDLE) {
 		activity->shallow_ns += shallow;
 		if (slept < settings.deep_idle_ns)
@@ -203,7 +238,7 @@ static void count_clock(s32 cpu, u64 now)
 {
 	u32 group = group_of_cpu(cpu), opp = opp_now(group, cpu);
 	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu), *sibling = sibling_ctx(cpu);
 
 	if (!activity || !cctx)
 		return;
@@ -212,7 +247,7 @@ static void count_clock(s32 cpu, u64 now)
 		return;
 	bpf_spin_lock(&activity->lock);
 	activity_advance(activity, group, now);
-	count_own_time(activity, cctx, group, opp, cctx->state == CPU_STATE_BUSY, now);
+	count_own_time(activity, cctx, sibling, group, opp, now);
 	activity->opp = opp;
 	bpf_spin_unlock(&activity->lock);
 }

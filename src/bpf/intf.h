@@ -12,6 +12,7 @@
 
 #ifndef __VMLINUX_H__
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long s64;
@@ -23,6 +24,7 @@ enum joule_limits {
 	JOULE_MAX_GROUPS = 64, /* 1024 CPUs in groups of 16 */
 	JOULE_MAX_OPPS = 32,
 	JOULE_NO_GROUP = 255,  /* joule_topology.cpu_group of a CPU that is not there */
+	JOULE_NO_CPU = 65535,  /* joule_topology.cpu_sibling of a CPU without one */
 	JOULE_NO_CLASS = 255,  /* joule_publish.probe_class: no probes */
 	JOULE_STATIC_SLOT = 2, /* cost table of the prior; slots 0 and 1 are published */
 	JOULE_NR_SLOTS = 3,
@@ -61,9 +63,10 @@ struct joule_topology {
 	u32 nr_groups;
 	struct joule_group group[JOULE_MAX_GROUPS];
 	u8 cpu_group[JOULE_MAX_CPUS];
+	u16 cpu_sibling[JOULE_MAX_CPUS]; /* the other thread of its core, in the same group */
 };
 
-_Static_assert(sizeof(struct joule_topology) == 8 + 64 * 16 + 1024, "joule_topology is packed");
+_Static_assert(sizeof(struct joule_topology) == 8 + 64 * 16 + 3 * 1024, "joule_topology is packed");
 
 /*
  * What work costs on one class of CPUs. OPPs ascend strictly by capacity;
@@ -120,15 +123,17 @@ struct joule_activity {
 	u32 opp;       /* now */
 	u32 idle_cpu;  /* that went idle last */
 	u64 since_ns;
+	u64 busy_pairs;		       /* cores with both threads busy now */
 	u64 active_ns[JOULE_MAX_OPPS]; /* some CPU busy */
 	u64 busy_ns[JOULE_MAX_OPPS];   /* summed over CPUs */
+	u64 paired_ns[JOULE_MAX_OPPS]; /* both threads of a core busy, summed over cores */
 	u64 shallow_ns;
 	u64 shallow_exits;
 	u64 deep_exits;
 	u64 group_wakes; /* first CPU busy after all had been idle for deep_idle_ns */
 };
 
-_Static_assert(sizeof(struct joule_activity) == 24 + 2 * 8 * 32 + 32, "joule_activity is packed");
+_Static_assert(sizeof(struct joule_activity) == 32 + 3 * 8 * 32 + 32, "joule_activity is packed");
 
 /* Counters, one value per CPU; the reader sums. */
 enum joule_counter {

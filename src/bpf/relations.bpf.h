@@ -11,6 +11,16 @@ static __always_inline u32 group_of_cpu(s32 cpu)
 	return group ? *group : JOULE_NO_GROUP;
 }
 
+/* The other thread of the CPU's core, in its group too; JOULE_NO_CPU where there is none. */
+static __always_inline u32 sibling_of(s32 cpu)
+{
+	const volatile u16 *sibling = NULL;
+
+	if (smt_enabled)
+		sibling = MEMBER_VPTR(topology.cpu_sibling, [cpu]);
+	return sibling ? *sibling : JOULE_NO_CPU;
+}
+
 /* The group's constants; NULL for a number that is no group. */
 static __always_inline const volatile struct joule_group *group_info(u32 group)
 {

@@ -7,6 +7,7 @@
  *                                      with the prices of the groups reversed
  *   joule-hand refuse                  a table with each fault: what became of it
  *   joule-hand counters                "NAME VALUE", summed over CPUs, and the longest wait
+ *   joule-hand activity                busy time and that of pairs of threads, over all groups
  *   joule-hand residue SETTLE_MS       the sums, as a real-time task that is not in them
  *   joule-hand map NAME                the number of a map of the scheduler
  *   joule-hand attach PIN              attaches a pinned program to the tracepoint it was
@@ -275,6 +276,24 @@ static void counters(void)
 	printf("longest_wait_us %llu\n", longest ? 1ULL << longest : 0);
 }
 
+static void activity(void)
+{
+	struct joule_activity of_group;
+	u64 now, busy = 0, paired = 0;
+	int map = open_map("activities");
+	u32 group, opp;
+
+	run(open_program("joule_sample"), &now, sizeof(now));
+	for (group = 0; group < JOULE_MAX_GROUPS; group++) {
+		look_up(map, group, &of_group);
+		for (opp = 0; opp < JOULE_MAX_OPPS; opp++) {
+			busy += of_group.busy_ns[opp];
+			paired += of_group.paired_ns[opp];
+		}
+	}
+	printf("busy_ns %llu\npaired_ns %llu\n", busy, paired);
+}
+
 static void residue(u32 settle_ms)
 {
 	struct sched_param lowest = {.sched_priority = 1};
@@ -315,6 +334,8 @@ int main(int argc, char **argv)
 		refuse();
 	} else if (!strcmp(what, "counters")) {
 		counters();
+	} else if (!strcmp(what, "activity")) {
+		activity();
 	} else if (!strcmp(what, "residue")) {
 		residue(first);
 	} else if (!strcmp(what, "map")) {

@@ -13,6 +13,7 @@ use common::{
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::Machine;
+use lab::truth::Truth;
 use std::sync::OnceLock;
 use std::time::Duration;
 use truth::Recording;
@@ -287,6 +288,43 @@ fn told_not_to_steer_it_places_and_kicks_by_the_prior_alone() {
     }
     for counter in ["placed_steered", "kicks_steered", "tables_refused"] {
         assert_eq!(values(&results, "steered")[counter], "0", "{counter}");
+    }
+}
+
+#[test]
+fn time_with_both_threads_of_a_core_busy_is_that_of_the_cores() {
+    let script = format!(
+        r#"{HEAD}
+        start
+        look() {{ say $1-truth cat $vsoc/truth; say $1 joule-hand activity; }}
+        look from
+        joule-load run /lab/threads.json --seed 1 --duration 10 > /tmp/load 2>&1 || fail joule-load
+        look to
+        lasted"#
+    );
+    let laptop = catalogue::machine("laptop-smt").unwrap();
+    let guest = (lab().machine("accounting-threads", &laptop))
+        .program(scheduler())
+        .program(joule_load())
+        .program(hand())
+        .file(workload("threads"), "/lab/threads.json");
+    let results = succeed(&guest.script(&script)).results;
+    let truth = |name| Truth::parse(section(&results, name)).unwrap();
+    let truth = truth("to-truth").since(&truth("from-truth")).unwrap();
+    let opps = truth.clusters.iter().flat_map(|cluster| &cluster.opps);
+    let (dual, one) = opps.fold((0, 0), |(dual, one), opp| {
+        (dual + opp.dual_ns, one + opp.busy_ns)
+    });
+    for (name, right) in [("paired_ns", dual), ("busy_ns", one + dual)] {
+        let counted = rise(&results, name, "from", "to");
+        let seconds = |ns: u64| Duration::from_nanos(ns).as_secs_f64();
+        let (counted, right) = (seconds(counted), seconds(right));
+        eprintln!("{name}: {counted:.3} s for {right:.3} s");
+        assert!(right > 5.0, "{name}: {right} s are no load");
+        assert!(
+            (counted / right - 1.0).abs() < 0.01,
+            "{name}: {counted} s for {right} s"
+        );
     }
 }
 
