@@ -612,6 +612,30 @@ fn models_of_one_kind_add_up_and_others_are_refused() {
 }
 
 #[test]
+fn where_siblings_are_counted_what_was_measured_without_them_stays_and_says_nothing_of_them() {
+    let saved = saved();
+    let mut shape = saved.shape.clone();
+    shape.classes[0].smt = true;
+    assert!(saved.fits(&saved.machine, &shape).is_err());
+    let beside = saved.clone().beside_siblings(&shape);
+    assert_eq!(beside.fits(&saved.machine, &shape), Ok(()));
+    let (before, after) = (saved.model().unwrap(), beside.model().unwrap());
+    for class in 0..2 {
+        for ((_, before), (_, after)) in before.curve(class).iter().zip(after.curve(class)) {
+            assert!((after.uw / before.uw - 1.0).abs() < 1e-6);
+        }
+    }
+    let belief = after.belief().unwrap();
+    let names = &belief.names;
+    let sibling = names.iter().position(|name| name == "class0.sibling");
+    let sibling = sibling.unwrap();
+    let variance = |covariance: &[f64]| covariance[sibling * (names.len() + 1)];
+    let left = variance(&belief.covariance) / variance(&belief.prior_covariance);
+    assert!((0.5..=1.001).contains(&left), "{left}");
+    assert_eq!(saved.clone().beside_siblings(&saved.shape), saved);
+}
+
+#[test]
 fn a_model_belongs_to_machines_like_the_one_it_was_measured_on() {
     let saved = saved();
     assert_eq!(saved.fits(&saved.machine, &saved.shape), Ok(()));

@@ -64,6 +64,28 @@ impl Evidence {
         }
     }
 
+    /// The same among more parameters, of which it says nothing: `now` holds all of `before`, in their order.
+    pub(super) fn among(&self, before: &[String], now: &[String]) -> Self {
+        // the last row is the measured power's
+        let place = |name: Option<&String>| match name {
+            Some(name) => before.iter().position(|known| known == name),
+            None => Some(before.len()),
+        };
+        let places: Vec<_> = (0..=now.len()).map(|at| place(now.get(at))).collect();
+        let known =
+            |row: Option<usize>, column: Option<usize>| self.sums.get(row?)?.get(column?).copied();
+        let row = |(at, row): (usize, &Option<usize>)| {
+            let columns = places.iter().take(at + 1);
+            columns
+                .map(|column| known(*row, *column).unwrap_or(0.0))
+                .collect()
+        };
+        Self {
+            sums: places.iter().enumerate().map(row).collect(),
+            ..self.clone()
+        }
+    }
+
     /// What the observations of one run say, and the meter that said it: the closest to the CPUs' supply that
     /// gave at least half as many readings as there are observations. Observations that the model would refuse
     /// do not count.

@@ -197,6 +197,17 @@ impl Saved {
         Model::with_belief(self.shape.clone(), &self.belief()?)
     }
 
+    /// The same for where pairs of busy threads are counted as in `shape`, though here they were not: calibration
+    /// keeps one thread of a core busy, so that what it measured says nothing of them.
+    pub fn beside_siblings(mut self, shape: &Shape) -> Self {
+        let before = parameters(&self.shape);
+        for (class, other) in self.shape.classes.iter_mut().zip(&shape.classes) {
+            class.smt |= other.smt;
+        }
+        self.evidence = self.evidence.among(&before, &parameters(&self.shape));
+        self
+    }
+
     /// Whether it is of a machine like this one.
     ///
     /// # Errors
