@@ -12,7 +12,7 @@ mod progress;
 use crate::cli::model::CalibrateArgs;
 use crate::config;
 use crate::daemon::control::Control;
-use crate::daemon::machine::{identity_of, prior_of};
+use crate::daemon::machine::{identity_of, prior_of, shape_of};
 use crate::energy::Clock;
 use crate::energy::activity::KernelActivity;
 use crate::knobs::Knobs;
@@ -227,7 +227,8 @@ struct Eye {
 
 impl Eye {
     fn open(sys: &SysRoot, topology: &Topology) -> Result<Self> {
-        let control = Control::new(sys, topology, None)?;
+        let shape = shape_of(topology).without_siblings();
+        let control = Control::new(sys, topology, shape, None)?;
         Ok(Self {
             sys: sys.clone(),
             online: sys.online_cpus()?,

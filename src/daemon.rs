@@ -23,6 +23,7 @@ use anyhow::{Context, Result, anyhow};
 use control::Control;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use log::{info, warn};
+use machine::shape_of;
 use std::time::{Duration, Instant};
 
 /// Busy time, summed over CPUs, that is worth a sample.
@@ -68,7 +69,7 @@ fn session(
     requests: Option<Requests>,
 ) -> Result<Ending> {
     let topology = Topology::read(sys).context("reading the topology")?;
-    let mut control = Control::new(sys, &topology, Some(&config.state))?;
+    let mut control = Control::new(sys, &topology, shape_of(&topology), Some(&config.state))?;
     let mut storage = Storage::uninit();
     let mut scheduler = Scheduler::attach(&mut storage, config, &topology, &control.costs())?;
     info!(

@@ -82,9 +82,9 @@ pub struct ClassActivity {
     pub idle: Vec<IdleActivity>,
     /// How often the last sleeping domain of the class was woken; `None` where this is not observed.
     pub cluster_wakes: Option<u64>,
-    /// Time during which both hardware threads of a core were busy, each pair counted once; `None`
-    /// without SMT.
-    pub sibling: Option<Nanos>,
+    /// Per OPP: time during which both hardware threads of a core were busy, each pair counted once;
+    /// `None` without SMT and where this is not observed. At most `duration` × CPUs / 2 in all.
+    pub sibling: Option<Vec<Nanos>>,
 }
 
 /// One sample interval of the machine.

@@ -25,6 +25,12 @@ pub struct ClassStats {
     #[stat(desc = "power of the first busy CPU at each OPP, W", _om_skip)]
     pub watts: Vec<f64>,
     /// See the description.
+    #[stat(
+        desc = "what two busy threads of one core draw less than two cores would at each OPP, W; empty without SMT",
+        _om_skip
+    )]
+    pub sibling_watts: Vec<f64>,
+    /// See the description.
     #[stat(desc = "how much of the prior's doubt is gone, 0 to 1")]
     pub confidence: f64,
 }

@@ -13,8 +13,7 @@ use crate::model::cost::ClassLoad;
 use crate::model::steer::{Bursts, DEFAULT_BUDGET, probe};
 use crate::model::{ClassShape, Model, Shape, Verdict};
 use crate::observation::{
-    Activity, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation, OppCost,
-    Probe,
+    Activity, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation, Probe,
 };
 use crate::stats::{ClassStats, Stats, UNKNOWN};
 use crate::sysroot::SysRoot;
@@ -65,13 +64,17 @@ struct View {
 }
 
 impl Control {
-    /// Finds the meters and starts the model at what was saved of this machine in the directory `state`, else
-    /// (`None`, or nothing fit) at what the machine says of itself.
+    /// Finds the meters and starts the model of what there is to observe, `shape`, at what was saved of this machine
+    /// in the directory `state`, else (`None`, or nothing fit) at what the machine says of itself.
     ///
     /// # Errors
     /// When the model cannot hold this machine's shape.
-    pub fn new(sys: &SysRoot, topology: &Topology, state: Option<&Path>) -> Result<Self> {
-        let shape = shape_of(topology);
+    pub fn new(
+        sys: &SysRoot,
+        topology: &Topology,
+        shape: Shape,
+        state: Option<&Path>,
+    ) -> Result<Self> {
         let model = model_of(sys, topology, &shape, state).context("starting the energy model")?;
         Ok(Self::with(topology, shape, model, MeterSet::open(sys)))
     }
@@ -82,7 +85,7 @@ impl Control {
     /// When the model cannot hold that machine's shape, or its samples do not have it.
     pub fn replayed(machine: &Machine, meters: Replay) -> Result<Self> {
         let topology = machine.topology();
-        let shape = shape_of(&topology);
+        let shape = shape_of(&topology).without_siblings();
         let prior = prior_by(&machine.energy_model, &topology, &shape);
         let model = Model::new(shape.clone(), &prior).context("starting the energy model")?;
         let source = machine.sources.first().copied();
@@ -200,6 +203,7 @@ impl Control {
     /// Adds the loop's view of the machine to the scheduler's counters.
     pub fn describe(&self, stats: &mut Stats) {
         let confidence = self.model.confidence();
+        let mut power = self.model.power().classes.into_iter();
         let classes = confidence.len().max(1).to_f64().unwrap_or(1.0);
         stats.samples = self.view.samples;
         stats.meter_faults = self.meters.faults();
@@ -211,36 +215,40 @@ impl Control {
         stats.generation = self.view.generation;
         for (class, confidence) in confidence.into_iter().enumerate() {
             let curve = self.model.curve(class);
+            let sibling_watts = power.next().map_or_else(Vec::new, |class| class.sibling_w);
             let class_stats = ClassStats {
                 khz: curve.iter().map(|(opp, _)| opp.khz.get()).collect(),
                 watts: curve
                     .iter()
                     .map(|(_, estimate)| estimate.uw / 1e6)
                     .collect(),
+                sibling_watts,
                 confidence,
             };
             stats.classes.insert(class, class_stats);
         }
     }
 
-    /// Power that the model expects of each group above deepest idle, W: what its busy CPUs and its shared part
-    /// cost at the OPPs they were at.
-    fn groups_w(&mut self, from: &Activity, to: &Activity) -> Vec<f64> {
+    /// Power that the model expects of each group above deepest idle, W: what its busy CPUs, less what pairs of
+    /// threads save, and its shared part cost at the OPPs they were at.
+    fn groups_w(&self, from: &Activity, to: &Activity) -> Vec<f64> {
         let duration = to.at.checked_sub(from.at).and_then(|it| it.get().to_f64());
-        let table = self.model.cost_table();
+        let power = self.model.power();
         let of_group = |((from, to), class): ((&GroupActivity, &GroupActivity), &usize)| {
-            let opps = &table.classes.get(*class)?.opps;
-            let spent = |from: &[Nanos], to: &[Nanos], uw: fn(&OppCost) -> u32| {
-                let times = from.iter().zip(to).zip(opps);
-                let energy = times.map(|((from, to), opp)| {
-                    Some(to.checked_sub(*from)?.get().to_f64()? * f64::from(uw(opp)))
+            let class = power.classes.get(*class)?;
+            let spent = |from: &[Nanos], to: &[Nanos], watts: &[f64]| {
+                let times = from.iter().zip(to).zip(watts);
+                let energy = times.map(|((from, to), watts)| {
+                    Some(to.checked_sub(*from)?.get().to_f64()? * watts)
                 });
                 energy.sum::<Option<f64>>()
             };
-            let busy = spent(&from.busy, &to.busy, |opp| opp.busy_uw)?;
-            let shared = spent(&from.active, &to.active, |opp| opp.shared_uw)?;
+            let busy = spent(&from.busy, &to.busy, &class.busy_w)?;
+            let shared = spent(&from.active, &to.active, &class.shared_w)?;
+            // nothing where pairs are not counted
+            let saved = spent(&from.paired, &to.paired, &class.sibling_w)?;
             let duration = duration.filter(|duration| *duration > 0.0)?;
-            Some((busy + shared) / duration / 1e6)
+            Some(((busy + shared - saved) / duration).max(0.0))
         };
         let groups = from.groups.iter().zip(&to.groups);
         groups
@@ -261,7 +269,7 @@ impl Control {
                 busy: vec![Nanos::default(); class.opps.len()],
                 idle: vec![IdleActivity::default(); 2],
                 cluster_wakes: Some(0),
-                sibling: None,
+                sibling: class.smt.then(|| vec![Nanos::default(); class.opps.len()]),
             })
             .collect();
         for ((from, to), &class) in from.groups.iter().zip(&to.groups).zip(&self.group_class) {
@@ -324,11 +332,12 @@ impl Control {
 /// Adds what one group did between two readings; `None` when its counters went back.
 fn add_group(class: &mut ClassActivity, from: &GroupActivity, to: &GroupActivity) -> Option<()> {
     let series = [
-        (&mut class.active, &from.active, &to.active),
-        (&mut class.busy, &from.busy, &to.busy),
+        (Some(&mut class.active), &from.active, &to.active),
+        (Some(&mut class.busy), &from.busy, &to.busy),
+        (class.sibling.as_mut(), &from.paired, &to.paired),
     ];
     for (sums, from, to) in series {
-        for ((sum, from), to) in sums.iter_mut().zip(from).zip(to) {
+        for ((sum, from), to) in sums.into_iter().flatten().zip(from).zip(to) {
             *sum = sum.checked_add(to.checked_sub(*from)?)?;
         }
     }

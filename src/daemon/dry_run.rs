@@ -2,6 +2,7 @@
 //! anybody (`--dry-run`). Needs an energy counter, but neither sched_ext nor the scheduler's place.
 
 use super::control::{Control, Decision};
+use super::machine::shape_of;
 use crate::config::Config;
 use crate::energy::Clock;
 use crate::energy::activity::KernelActivity;
@@ -39,7 +40,8 @@ pub fn run(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<()> {
 fn session(config: &Config, sys: &SysRoot, stop: &Receiver<()>) -> Result<bool> {
     let topology = Topology::read(sys).context("reading the topology")?;
     let online = sys.online_cpus()?;
-    let mut control = Control::new(sys, &topology, Some(&config.state))?;
+    let shape = shape_of(&topology).without_siblings();
+    let mut control = Control::new(sys, &topology, shape, Some(&config.state))?;
     if !control.has_meter() {
         bail!("no energy counter to learn from; `scx_joule check` says what was tried");
     }

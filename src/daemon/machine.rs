@@ -18,8 +18,8 @@ const DMI_NAMES: [&str; 2] = ["sys_vendor", "product_name"];
 /// Frequency bins of a class whose cpufreq driver lists no frequencies.
 const BINS: u64 = 16;
 
-/// What the model is to know of the machine. OPPs are cpufreq's, or bins of the frequency range where it
-/// lists none, or one where there is no cpufreq.
+/// What the scheduler's accounting can show the model of the machine. OPPs are cpufreq's, or bins of the
+/// frequency range where it lists none, or one where there is no cpufreq.
 pub fn shape_of(topology: &Topology) -> Shape {
     let class_shape = |(index, class): (usize, &Class)| {
         let domains = topology.groups.iter().filter(|group| group.class == index);
@@ -39,7 +39,10 @@ pub fn shape_of(topology: &Topology) -> Shape {
             opps: opps_of(topology, class),
             idle_depths: 2,
             cluster_wakes: true,
-            smt: false,
+            smt: class
+                .cpus
+                .iter()
+                .any(|&cpu| topology.sibling(cpu).is_some()),
         }
     };
     Shape {
@@ -199,6 +202,7 @@ fn saved_model(path: &Path, machine: &Machine, shape: &Shape) -> Result<Option<M
     let Some(saved) = store::read(path)? else {
         return Ok(None);
     };
+    let saved = saved.beside_siblings(shape);
     let model = saved.fits(machine, shape).and_then(|()| saved.model());
     let model = model.map_err(|refusal| Error::File {
         path: path.to_owned(),
@@ -238,9 +242,13 @@ mod tests {
     use crate::topology::Cluster;
 
     fn topology(capacity: u64) -> Topology {
+        with_threads(1, capacity)
+    }
+
+    fn with_threads(threads: usize, capacity: u64) -> Topology {
         let cluster = Cluster {
             cpus: 2,
-            threads: 1,
+            threads,
             capacity: Capacity::new(capacity).unwrap(),
             opps: Some(vec![KHz::new(1000), KHz::new(2000)]),
             llc: 0,
@@ -255,7 +263,7 @@ mod tests {
         std::fs::create_dir_all(&board).unwrap();
         std::fs::write(board.join("product_name"), "Board 7\n").unwrap();
         let sys = SysRoot::at(directory.path());
-        let shape = shape_of(topology);
+        let shape = shape_of(topology).without_siblings();
         let saved = Saved {
             machine: identity_of(&sys, topology),
             prior: prior_of(&sys, topology, &shape),
@@ -284,6 +292,21 @@ mod tests {
         assert!(is_saved(&sys, &topology, directory.path()));
         let none = tempfile::tempdir().unwrap();
         assert!(!is_saved(&sys, &topology, none.path()));
+    }
+
+    #[test]
+    fn what_calibration_saved_without_counting_siblings_is_started_from_beside_them() {
+        let topology = with_threads(2, 1024);
+        let (directory, sys) = state(&topology);
+        let model = model_of(
+            &sys,
+            &topology,
+            &shape_of(&topology),
+            Some(directory.path()),
+        )
+        .unwrap();
+        let names = model.belief().unwrap().names;
+        assert_eq!(names.last().unwrap(), "class0.sibling");
     }
 
     #[test]

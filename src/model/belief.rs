@@ -164,7 +164,7 @@ mod tests {
                     },
                 ],
                 cluster_wakes: Some(3),
-                sibling: Some(ms(0)),
+                sibling: Some(vec![ms(0); 2]),
             }],
         }
     }

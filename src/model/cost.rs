@@ -367,7 +367,7 @@ mod tests {
                 idle_w: vec![0.005, 0.0],
                 wake_j: vec![1e-6, 2e-5],
                 cluster_wake_j: 1e-4,
-                sibling_w: 0.0,
+                sibling_w: Vec::new(),
             }],
         }
     }

@@ -38,7 +38,7 @@ pub struct ClassShape {
     pub idle_depths: usize,
     /// Whether wake-ups of a whole domain are counted.
     pub cluster_wakes: bool,
-    /// Whether busy siblings are counted.
+    /// Whether the time is counted in which both hardware threads of a core are busy.
     pub smt: bool,
 }
 
@@ -87,6 +87,15 @@ impl Shape {
     pub fn frequencies(&self) -> Vec<Vec<KHz>> {
         let of = |class: &ClassShape| class.opps.iter().map(|opp| opp.khz).collect();
         self.classes.iter().map(of).collect()
+    }
+
+    /// What is left of it to whom does not count when both threads of a core are busy, as the kernel's own statistics
+    /// do not.
+    pub fn without_siblings(mut self) -> Self {
+        for class in &mut self.classes {
+            class.smt = false;
+        }
+        self
     }
 
     /// Whether the shape is one that a table can hold.
@@ -286,7 +295,8 @@ pub(super) struct ClassTerms {
     pub wake: Vec<usize>,
     /// Energy of waking a whole domain.
     pub cluster_wake: Option<usize>,
-    /// What two busy threads of one core draw less than two cores would.
+    /// What two busy threads of one core draw less than two cores would, at the top OPP; at others it goes
+    /// along `drive`.
     pub sibling: Option<usize>,
     /// f·V² of each OPP relative to the highest.
     pub drive: Vec<f64>,
@@ -356,8 +366,10 @@ impl Terms {
             if let (Some(parameter), Some(wakes)) = (terms.cluster_wake, activity.cluster_wakes) {
                 row.push(parameter, float(wakes) * per_second);
             }
-            if let (Some(parameter), Some(time)) = (terms.sibling, activity.sibling) {
-                row.push(parameter, -float(time.get()) * per);
+            if let (Some(parameter), Some(times)) = (terms.sibling, &activity.sibling) {
+                let driven = times.iter().zip(&terms.drive);
+                let driven = driven.map(|(time, drive)| float(time.get()) * drive);
+                row.push(parameter, -driven.sum::<f64>() * per);
             }
         }
         row
@@ -438,8 +450,8 @@ fn check_activity(
         ),
         (
             "sibling times",
-            activity.sibling.iter().count(),
-            usize::from(class.smt),
+            activity.sibling.as_ref().map_or(0, Vec::len),
+            if class.smt { class.opps.len() } else { 0 },
         ),
     ];
     for (what, found, expected) in lengths {
@@ -456,7 +468,7 @@ fn check_activity(
         .map(|idle| float(idle.time.get()))
         .sum();
     let exits: f64 = activity.idle.iter().map(|idle| float(idle.exits)).sum();
-    let sibling = activity.sibling.map_or(0.0, |time| float(time.get()));
+    let sibling = activity.sibling.as_ref().map_or(0.0, |times| sum(times));
     let wakes = activity.cluster_wakes.map_or(0.0, float);
     let most_wakes = MAX_WAKES_HZ * 1e-9 * cpu_time;
     let limits = [
@@ -589,6 +601,26 @@ mod tests {
         near(k.wake[1], 20.0);
         near(k.cluster_wake.unwrap(), 8.0);
         assert_eq!(k.idle.len(), 1, "deepest idle is part of the base");
+    }
+
+    #[test]
+    fn two_busy_threads_of_a_core_save_in_proportion_to_the_opps_power() {
+        let terms = terms(ClassShape {
+            smt: true,
+            ..class(2, 1, 2)
+        });
+        let mut observation = observation();
+        assert!(terms.rows(&observation).is_err(), "siblings not told");
+        observation.classes[0].sibling = Some(vec![ms(25), ms(50)]);
+        let (_, row, _) = terms.rows(&observation).unwrap().remove(0);
+        let k = &terms.classes[0];
+        let (_, found) = row.iter().find(|(p, _)| Some(*p) == k.sibling).unwrap();
+        assert!((found + 0.1 * k.drive[0] + 0.2).abs() < 1e-12, "{found}");
+        observation.classes[0].sibling = Some(vec![ms(100), ms(200)]);
+        assert!(
+            terms.rows(&observation).is_err(),
+            "more than there are pairs"
+        );
     }
 
     #[test]

@@ -36,8 +36,9 @@ pub struct ClassPower {
     pub wake_j: Vec<f64>,
     /// Waking a whole domain, J.
     pub cluster_wake_j: f64,
-    /// What two busy threads of one core draw less than two cores would, W.
-    pub sibling_w: f64,
+    /// What two busy threads of one core draw less than two cores would, per OPP, W; empty where pairs are not
+    /// counted.
+    pub sibling_w: Vec<f64>,
 }
 
 /// Power of a machine: all parameters, in physical units.
@@ -67,7 +68,9 @@ impl PowerModel {
                 .collect(),
             wake_j: terms.wake.iter().map(|&index| at(index)).collect(),
             cluster_wake_j: terms.cluster_wake.map_or(0.0, at),
-            sibling_w: terms.sibling.map_or(0.0, at),
+            sibling_w: (terms.sibling.iter())
+                .flat_map(|&sibling| terms.drive.iter().map(move |drive| at(sibling) * drive))
+                .collect(),
         };
         Self {
             base_w,
@@ -143,7 +146,7 @@ const SHALLOW_IDLE: f64 = 0.05;
 const WAKE_S: [f64; 3] = [10e-6, 150e-6, 400e-6];
 /// Relative doubt of the shares above; their orders of magnitude are known, no more.
 const VAGUE: f64 = 1.0;
-/// A second thread adds about a third of a core's power.
+/// A second thread adds a quarter to a half of a core's power; this is what it saves of it.
 const SIBLING_SAVING: f64 = 0.6;
 /// Base power, a priori: its doubt as a multiple of the power of all CPUs busy at their top OPP.
 const BASE_DOUBT: f64 = 1.0;
@@ -254,7 +257,7 @@ fn start(terms: &Terms, curves: &[Vec<f64>], doubt: Doubt, scaled: bool) -> Star
             set(wake, seconds * middle);
         }
         if let Some(sibling) = class.sibling {
-            set(sibling, SIBLING_SAVING * middle);
+            set(sibling, SIBLING_SAVING * top);
         }
         for (i, power) in curve.iter().enumerate() {
             let value = power * (1.0 - share);
