@@ -260,6 +260,7 @@ struct survey {
 	struct choice busy;    /* groups without one */
 	struct choice waiting; /* all groups, for a task that waits for a busy CPU there */
 	u64 beside_waker;      /* price of waiting for the waker to sleep; ~0 when it does not */
+	u32 waker_group;       /* JOULE_NO_GROUP when it does not */
 	u32 probe;	/* a group of the class to be tried, with an idle CPU and big enough */
 	u32 slot;	/* table in use */
 	u64 generation; /* of that table */
@@ -267,54 +268,68 @@ struct survey {
 };
 
 /*
- * Prices every group for the task, with an idle CPU or without. `waker_group` is
- * that of a waker which is about to sleep, or JOULE_NO_GROUP.
+ * Prices a group for the task, with an idle CPU or without. A global function:
+ * verified once, where the loop around it would be with every order of prices,
+ * which is too much for Linux 6.18.
+ */
+__weak int survey_group(struct task_struct *p __arg_trusted, const struct task_ctx *tctx, u32 group,
+			u64 now, struct survey *survey)
+{
+	const struct cpumask *cpus = cpus_of_group(group), *idle_cpus;
+	u64 price = 0, by_prior = 0, wake;
+	bool fitting, has_idle;
+	struct demand demand;
+
+	if (!tctx || !survey || !cpus || !may_use(p, group))
+		return 0;
+	idle_cpus = scx_bpf_get_idle_cpumask();
+	has_idle = bpf_cpumask_intersects(cpus, idle_cpus);
+	scx_bpf_put_idle_cpumask(idle_cpus);
+	demand = (struct demand){task_need(tctx), tctx->pace_cap, own_share(tctx, group, now), now};
+	fitting = fits_group(demand.need_cap, group);
+	if (fitting) {
+		price = price_of(group, survey->slot, &demand);
+		by_prior = price;
+		if (survey->compare)
+			by_prior = price_of(group, JOULE_STATIC_SLOT, &demand);
+		if (group == tctx->group) {
+			price -= price * settings.hysteresis_pct / 100;
+			by_prior -= by_prior * settings.hysteresis_pct / 100;
+		}
+	}
+	consider(&survey->waiting, group, fitting, price);
+	if (fitting && group == survey->waker_group)
+		survey->beside_waker = price;
+	if (!has_idle) {
+		consider(&survey->busy, group, fitting, price);
+		return 0;
+	}
+	wake = wake_price_of(group, survey->slot, tctx->interval_ns, now);
+	consider(&survey->idle, group, fitting, price + wake);
+	consider(&survey->idle_by_prior, group, fitting, by_prior + wake);
+	if (fitting && settings.steer && group_class(group) == probe_class)
+		survey->probe = group;
+	return 0;
+}
+
+/*
+ * Prices every group for the task. `waker_group` is that of a waker which is
+ * about to sleep, or JOULE_NO_GROUP.
  */
 static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u32 waker_group,
 			  u64 now, struct survey *survey)
 {
-	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask(), *cpus;
-	struct demand demand = {task_need(tctx), tctx->pace_cap, 0, now};
 	u32 group;
 
 	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;
+	survey->waker_group = waker_group;
 	survey->probe = JOULE_NO_GROUP;
 	survey->beside_waker = ~0ULL;
 	survey->slot = current_slot(now);
 	survey->generation = table_generation(survey->slot);
 	survey->compare &= survey->slot != JOULE_STATIC_SLOT;
-	bpf_for (group, 0, topology.nr_groups) {
-		bool fitting = fits_group(demand.need_cap, group);
-		u64 price = 0, by_prior = 0, wake;
-
-		cpus = cpus_of_group(group);
-		if (!cpus || !may_use(p, group))
-			continue;
-		if (fitting) {
-			demand.own = own_share(tctx, group, now);
-			price = price_of(group, survey->slot, &demand);
-			by_prior = price;
-			if (survey->compare)
-				by_prior = price_of(group, JOULE_STATIC_SLOT, &demand);
-			if (group == tctx->group) {
-				price -= price * settings.hysteresis_pct / 100;
-				by_prior -= by_prior * settings.hysteresis_pct / 100;
-			}
-		}
-		consider(&survey->waiting, group, fitting, price);
-		if (fitting && group == waker_group)
-			survey->beside_waker = price;
-		if (bpf_cpumask_intersects(cpus, idle_cpus)) {
-			wake = wake_price_of(group, survey->slot, tctx->interval_ns, now);
-			consider(&survey->idle, group, fitting, price + wake);
-			consider(&survey->idle_by_prior, group, fitting, by_prior + wake);
-			if (fitting && settings.steer && group_class(group) == probe_class)
-				survey->probe = group;
-		} else {
-			consider(&survey->busy, group, fitting, price);
-		}
-	}
-	scx_bpf_put_idle_cpumask(idle_cpus);
+	bpf_for (group, 0, topology.nr_groups)
+		survey_group(p, tctx, group, now, survey);
 	if (table_generation(survey->slot) != survey->generation)
 		count(JOULE_TABLES_MIXED);
 }

@@ -34,7 +34,11 @@ fn phone(name: &str) -> Guest<'static> {
 fn loads_works_and_leaves(series: &str, machine: &str) {
     let lab = Lab::on(series);
     let name = format!("stress-{series}-{machine}");
-    let guest = scheduled(&lab, &name, machine).program("stress-ng");
+    works_and_leaves(scheduled(&lab, &name, machine));
+}
+
+fn works_and_leaves(guest: Guest<'_>) {
+    let guest = guest.program("stress-ng");
     let run = succeed(&guest.script(&format!(
         "{HEAD}
         start --stats 1
@@ -71,6 +75,16 @@ fn it_loads_works_and_leaves_on_an_older_kernel_where_it_sets_the_clock() {
 #[test]
 fn it_loads_works_and_leaves_on_an_older_kernel_where_hardware_sets_the_clock() {
     loads_works_and_leaves("7.2", "laptop-smt");
+}
+
+/// The oldest verifier loads it, too. There is no module of the virtual SoC for it: nothing sets clocks.
+#[test]
+fn it_loads_works_and_leaves_on_the_oldest_kernel_with_one_group_and_with_many_of_two_threads() {
+    let lab = Lab::on("6.18");
+    for (name, threads, caches) in [("one", 1, 1), ("many", 2, 4)] {
+        let guest = lab.guest(&format!("stress-oldest-{name}"));
+        works_and_leaves(guest.program(scheduler()).cpus(8, threads).sockets(caches));
+    }
 }
 
 #[test]
