@@ -153,7 +153,7 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		group = bigger;
 		count(JOULE_MISFIT_UP);
 	}
-	queue_in_group(p, group, enq_flags);
+	queue_in_group(p, group, enq_flags, now);
 	if (tctx->patient_until && wait_by_choice(group, tctx->patient_until))
 		return;
 	/* At its slice's end a task waits for its own CPU, which looks into the queue next. */

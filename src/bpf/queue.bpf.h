@@ -33,8 +33,9 @@
  * virtual clock is written without one; a lost update delays it by one slice.
  * A look into a queue costs a search for it, so hints say where something may
  * wait. A CPU's own queue and its hint are under that CPU's run queue's lock.
- * A group's hint is set after the insertion and cleared before the queue is
- * looked at again, both fully ordered: it is never missing where work waits.
+ * A group's hint is given before the insertion, which the kernel makes when the
+ * callback has returned, and holds for long after that. Who takes it back looks
+ * afterwards whether it was given anew: it is never missing where work waits.
  */
 #ifndef __JOULE_QUEUE_BPF_H
 #define __JOULE_QUEUE_BPF_H
@@ -54,25 +55,38 @@ static __always_inline u64 fair_vtime(const struct task_struct *p, u32 group)
 	return time_before(p->scx.dsq_vtime, earliest) ? earliest : p->scx.dsq_vtime;
 }
 
-/* Bit g: something may wait in the queue of group g. */
+/* Bit g: something may wait in the queue of group g; and when that was said last. */
 static u64 waiting_groups;
+static u64 hinted_at[JOULE_MAX_GROUPS];
 
-static __always_inline void hint_at(u32 group)
+/* An insertion follows its hint at once, but not before the kernel has left the callback. */
+#define HINT_HOLDS_NS 10000000
+
+static __always_inline void hint_at(u32 group, u64 now)
 {
-	u64 before = __sync_fetch_and_or(&waiting_groups, 1ULL << (group % JOULE_MAX_GROUPS));
+	u64 *at = MEMBER_VPTR(hinted_at, [group]), before;
 
+	if (at)
+		*at = now;
+	before = __sync_fetch_and_or(&waiting_groups, 1ULL << (group % JOULE_MAX_GROUPS));
 	/* Only an atomic whose result is used is a barrier. */
 	asm volatile("" : : "r"(before));
 }
 
-/* The group's queue was empty. */
-static __always_inline void drop_hint(u32 group)
+/* The group's queue was found empty. */
+static __always_inline void drop_hint(u32 group, u64 now)
 {
-	u64 before = __sync_fetch_and_and(&waiting_groups, ~(1ULL << (group % JOULE_MAX_GROUPS)));
+	u64 *at = MEMBER_VPTR(hinted_at, [group]), then, before;
 
+	if (!at)
+		return;
+	then = READ_ONCE(*at);
+	if (elapsed_ns(now, then) < HINT_HOLDS_NS)
+		return;
+	before = __sync_fetch_and_and(&waiting_groups, ~(1ULL << (group % JOULE_MAX_GROUPS)));
 	asm volatile("" : : "r"(before));
-	if (scx_bpf_dsq_nr_queued(group) > 0)
-		hint_at(group);
+	if (READ_ONCE(*at) != then || scx_bpf_dsq_nr_queued(group) > 0)
+		hint_at(group, now);
 }
 
 /* Inserts by virtual time into a queue that runs on the group's clock. */
@@ -83,10 +97,10 @@ static __always_inline void insert_fair(struct task_struct *p, u64 dsq, u32 grou
 }
 
 /* Queues a task for any CPU of its group. */
-static void queue_in_group(struct task_struct *p, u32 group, u64 enq_flags)
+static void queue_in_group(struct task_struct *p, u32 group, u64 enq_flags, u64 now)
 {
 	insert_fair(p, group, group, enq_flags);
-	hint_at(group);
+	hint_at(group, now);
 }
 
 /* Queues a task that may only run on this CPU, which is of the group. */
@@ -280,7 +294,7 @@ static bool take_other(u32 group, u64 now)
 		if (!(waiting >> (other % JOULE_MAX_GROUPS) & 1))
 			continue;
 		if (scx_bpf_dsq_nr_queued(other) <= 0) {
-			drop_hint(other);
+			drop_hint(other, now);
 			continue;
 		}
 		if (!is_patient(other, now) && scx_bpf_dsq_move_to_local(other, 0)) {
