@@ -387,7 +387,7 @@ fn costs_of_a_daemon_that_stopped_expire_and_come_back_with_it_and_a_wrap_is_bri
         control wrap powercap 2000000000
         control step powercap $((2000000000 - 2500000 - $(cat /sys/class/powercap/intel-rapl:0/energy_uj)))
         say value-before cat /sys/class/powercap/intel-rapl:0/energy_uj
-        start; load; sleep 8
+        start; load; until_in began mid
         during steered 12; say "steered stats" stats
         say value-after cat /sys/class/powercap/intel-rapl:0/energy_uj
         kill -STOP $pid; sleep 12
