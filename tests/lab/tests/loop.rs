@@ -244,13 +244,14 @@ fn placements_leave_what_the_kernels_energy_model_wrongly_recommends() {
         r#"
         say mid pinned 4,5; say big pinned 6,7
         control em mid 2000
-        start --no-steer; load; during unsteered 4; unload; stop; say no-steer cat /tmp/log
+        start --no-steer; load; during unsteered 12; unload; stop; say no-steer cat /tmp/log
         start; load; until_in dear mid; during 'dear settled' 40; unload; stop; say dear-log cat /tmp/log
         control em mid 1000; control em big 500
         start; load; until_in cheap mid; during 'cheap settled' 40; unload; stop; say cheap-log cat /tmp/log"#,
     ));
     let misled = windows(&run, "unsteered");
-    assert!(misled[0].share("big") > 0.9, "{misled:?}");
+    eprintln!("unsteered: {misled:.2?}");
+    assert!(misled[0].share("big") > 0.8, "{misled:?}");
     for name in ["dear", "cheap"] {
         moved(&run, name, "mid", "mid", "big");
     }

@@ -21,7 +21,9 @@ use std::time::Duration;
 
 /// Shell functions of the guests' scripts, at [`SHELL_PATH`] in each guest.
 pub const SHELL: &str = include_str!("shell.sh");
-/// For `. PATH` at a script's beginning.
+/// For `. PATH` at a script's beginning. With `JOULE_PHASE` set, a guest stands still there for so many seconds:
+/// clocks, meters and tasks then meet at other moments, and a guest, which else repeats itself to the
+/// instruction, takes another course. What a test asks for holds on every course.
 pub const SHELL_PATH: &str = "/lab/shell.sh";
 
 /// A kernel in the cache.
@@ -43,7 +45,9 @@ impl Lab {
     }
 
     pub fn guest(&self, name: &str) -> Guest<'_> {
-        Guest::new(&self.cache, &self.kernel, &format!("test-{name}")).text(SHELL_PATH, SHELL)
+        let phase = std::env::var("JOULE_PHASE").unwrap_or_else(|_| "0".into());
+        let shell = format!("{SHELL}sleep {phase}\n");
+        Guest::new(&self.cache, &self.kernel, &format!("test-{name}")).text(SHELL_PATH, &shell)
     }
 
     /// A guest with the machine's virtual SoC.
