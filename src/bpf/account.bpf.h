@@ -37,7 +37,7 @@ struct group_ctx {
 	u64 sum_at;
 	u64 waited;	   /* as sum: what tasks that waited would have used */
 	u64 est_cap;	   /* needs of the runnable tasks */
-	u64 patient_until; /* somebody in its queue waits by choice, until then; 0: nobody does */
+	u64 patient_until; /* what is in its queue waits by choice, until then; 0: it does not */
 	u32 guard;	   /* guard_after() of the wake-ups; 1/1024 % */
 	u32 need_count[NEED_BUCKETS];
 };

@@ -204,6 +204,8 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 	activity->opp = opp;
 	if (idle)
 		activity->idle_cpu = cpu;
+	else
+		activity->busy_cpu = cpu;
 	if (!idle)
 		activity->busy_cpus++;
 	else if (before == CPU_STATE_BUSY && activity->busy_cpus)
@@ -222,6 +224,14 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 			activity->deep_exits++;
 	}
 	bpf_spin_unlock(&activity->lock);
+}
+
+/* Whether the CPU is of the group and at work: for good, where its run queue's lock is held. */
+static __always_inline bool is_busy_in(u32 group, s32 cpu)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	return cctx && cctx->state == CPU_STATE_BUSY && group_of_cpu(cpu) == group;
 }
 
 /* Whether the CPU has idled for too short to be in a deep state. */

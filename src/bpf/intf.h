@@ -123,7 +123,8 @@ struct joule_activity {
 	u32 opp;       /* now */
 	u32 idle_cpu;  /* that went idle last */
 	u64 since_ns;
-	u64 busy_pairs;		       /* cores with both threads busy now */
+	u32 busy_pairs;		       /* cores with both threads busy now */
+	u32 busy_cpu;		       /* that went to work last */
 	u64 active_ns[JOULE_MAX_OPPS]; /* some CPU busy */
 	u64 busy_ns[JOULE_MAX_OPPS];   /* summed over CPUs */
 	u64 paired_ns[JOULE_MAX_OPPS]; /* both threads of a core busy, summed over cores */

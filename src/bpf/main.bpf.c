@@ -154,8 +154,10 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		count(JOULE_MISFIT_UP);
 	}
 	queue_in_group(p, group, enq_flags, now);
-	if (tctx->patient_until && wait_by_choice(group, tctx->patient_until))
+	if (tctx->patient_until && is_busy_in(group, cpu)) {
+		wait_by_choice(group, tctx->patient_until, now);
 		return;
+	}
 	/* At its slice's end a task waits for its own CPU, which looks into the queue next. */
 	if (bigger < JOULE_MAX_GROUPS || !scx_bpf_task_running(p))
 		kick_for(p, tctx, now);
@@ -306,14 +308,9 @@ void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 
 void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
 {
-	u32 group = group_of_cpu(cpu);
-
 	count_transition(cpu, idle, scx_bpf_now());
-	if (!idle)
-		return;
-	if (software_clocks)
+	if (idle && software_clocks)
 		scx_bpf_cpuperf_set(cpu, 0);
-	serve_before_idling(cpu, group);
 }
 
 /* The clock of a CPU has changed: also when another CPU of its domain asked for it. */

@@ -30,9 +30,9 @@
  * Concurrency: loads are read without a lock and may be one update old; the
  * idle CPU is claimed by the kernel's test-and-clear, so two wakers never get
  * the same one. A claimed CPU is always either used or kicked. A task waits by
- * choice only where a CPU is busy, which is looked at again, under the lock
- * that idle transitions take, once the task is in the queue: either that CPU
- * looks into the queue before it idles, or the waker sees it idle.
+ * choice only beside a CPU that is seen busy under its run queue's lock, which
+ * is held until the kernel has put the task into the queue and again when that
+ * CPU looks there, before it idles.
  *
  * Limits: which idle CPUs a group has is known, but only of the last one how
  * deep it is; the power that an idle CPU draws does not count.
@@ -75,12 +75,20 @@ static __always_inline bool may_use(const struct task_struct *p, u32 group)
 	return cpus && bpf_cpumask_intersects(cpus, p->cpus_ptr);
 }
 
-/* The CPU of the group that went idle last; it may be busy again. */
+/* The CPU of the group that went idle last, which may be busy again; negative when none did. */
 static __always_inline s32 last_idle_cpu(u32 group)
 {
 	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
 
-	return activity ? activity->idle_cpu : -1;
+	return activity && group_of_cpu(activity->idle_cpu) == group ? activity->idle_cpu : -ENOENT;
+}
+
+/* The CPU of the group that went to work last; it may be idle again. */
+static __always_inline s32 last_busy_cpu(u32 group)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+
+	return activity ? activity->busy_cpu : -ENOENT;
 }
 
 /* Whether the CPU is idle, and with it all of its core. */
@@ -378,17 +386,16 @@ static __always_inline bool probe_is_due(void)
 	return true;
 }
 
-/* A CPU of the group that is at work: putting a task on an idle one would wake it. */
-static __always_inline s32 busy_cpu_in(struct task_struct *p, u32 group, s32 prev_cpu)
+/* A CPU of the group that a task can wait for, as it is at work; negative when none is known. */
+static __always_inline s32 busy_cpu_in(u32 group, s32 prev_cpu)
 {
-	struct cpu_ctx *cctx = cpu_ctx_of(prev_cpu);
-	s32 here = bpf_get_smp_processor_id();
+	s32 here = bpf_get_smp_processor_id(), last = last_busy_cpu(group);
 
-	if (group_of_cpu(here) == group)
+	if (is_busy_in(group, here))
 		return here;
-	if (group_of_cpu(prev_cpu) == group && cctx && cctx->state == CPU_STATE_BUSY)
+	if (is_busy_in(group, prev_cpu))
 		return prev_cpu;
-	return any_cpu_in(p, group, prev_cpu);
+	return is_busy_in(group, last) ? last : -ENOENT;
 }
 
 /* One placement in so many is held against the prior's. */
@@ -423,10 +430,11 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 		group = survey.probe;
 	wait_group =
 		probing ? JOULE_NO_GROUP : wait_where(p, tctx, &survey, waker_group, &patience_ns);
-	if (wait_group < JOULE_MAX_GROUPS) {
+	cpu = wait_group < JOULE_MAX_GROUPS ? busy_cpu_in(wait_group, prev_cpu) : -ENOENT;
+	if (cpu >= 0) {
 		tctx->patient_until = now + patience_ns;
-		place.cpu = busy_cpu_in(p, wait_group, prev_cpu);
 		count(JOULE_PLACED_WAITING);
+		place.cpu = cpu;
 		return place;
 	}
 	if (group < JOULE_MAX_GROUPS) {

@@ -13,6 +13,7 @@
  * it may run, unless that work waits by choice (place.bpf.h). A choice to wait
  * holds for all that is in a group's queue, and ends when its time is over:
  * the next tick on a busy CPU of the group wakes an idle CPU for the queue.
+ * Nobody waits by choice but beside a CPU that is busy.
  *
  * At its slice's end a task goes on where its virtual time is still before that
  * of whoever waits: turns alone would make all shares equal.
@@ -170,38 +171,21 @@ static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx)
 	return bigger_group_with_idle(p, tctx);
 }
 
-/* Whether the group has a busy CPU; as idle transitions see it. */
-static bool has_busy_cpu(u32 group)
-{
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-	u32 busy;
-
-	if (!activity)
-		return false;
-	bpf_spin_lock(&activity->lock);
-	busy = activity->busy_cpus;
-	bpf_spin_unlock(&activity->lock);
-	return busy;
-}
-
-/* A task that is in the group's queue waits until then; false when no CPU would fetch it. */
-static bool wait_by_choice(u32 group, u64 until)
-{
-	struct group_ctx *gctx = group_ctx_of(group);
-
-	if (!gctx)
-		return false;
-	if (!gctx->patient_until || time_before(until, gctx->patient_until))
-		gctx->patient_until = until;
-	return has_busy_cpu(group);
-}
-
 /* Whether what is in the group's queue waits by choice. */
 static __always_inline bool is_patient(u32 group, u64 now)
 {
 	struct group_ctx *gctx = group_ctx_of(group);
 
 	return gctx && gctx->patient_until && time_before(now, gctx->patient_until);
+}
+
+/* What is put into the group's queue now waits by choice, until then at most. */
+static void wait_by_choice(u32 group, u64 until, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	if (gctx && (!is_patient(group, now) || time_before(until, gctx->patient_until)))
+		gctx->patient_until = until;
 }
 
 /* The wait is over: an idle CPU, of this group or of the next, is woken for the queue. */
@@ -224,18 +208,6 @@ static void end_patience(u32 group, u64 now)
 			return;
 		}
 	}
-}
-
-/* The CPU idles: a task that waits by choice and came after it had looked is not left behind. */
-static __always_inline void serve_before_idling(s32 cpu, u32 group)
-{
-	struct group_ctx *gctx = group_ctx_of(group);
-
-	if (!gctx || !gctx->patient_until)
-		return;
-	gctx->patient_until = 0;
-	if (scx_bpf_dsq_nr_queued(group) > 0)
-		kick(cpu);
 }
 
 /* Whether something waits in the queue; with the virtual time of the first one. */
