@@ -18,8 +18,11 @@
  *
  * Frequency: where the kernel's governor listens (schedutil), the target of
  * the local CPU is set when a task starts and at each tick, on the system-wide
- * capacity scale that schedutil takes it on, and lowered when the CPU idles:
- * in a shared clock domain a stale target would hold everyone's clock up.
+ * capacity scale that schedutil takes it on, and lowered when the CPU idles
+ * while others of its clock are at work, whose clock it would hold up. The last
+ * one leaves its target: schedutil ignores a change that follows the one before
+ * too soon (sugov_should_update_freq), so that a task which sleeps for less
+ * than that would find the clock lowered and stay with it until the next tick.
  * schedutil adds its own quarter, which is taken off first. Where no governor
  * listens, as hardware chooses its clocks, nothing is set.
  *
@@ -308,8 +311,10 @@ void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 
 void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
 {
+	u32 group = group_of_cpu(cpu);
+
 	count_transition(cpu, idle, scx_bpf_now());
-	if (idle && software_clocks)
+	if (idle && software_clocks && !has_own_clock(group) && group_busy_cpus(group))
 		scx_bpf_cpuperf_set(cpu, 0);
 }
 

@@ -109,7 +109,9 @@ static __always_inline bool core_is_idle(s32 cpu)
  * Claims an idle CPU of the group for the task; negative when there is none.
  * On SMT a wholly idle core comes first. Where CPUs have a clock each, that of
  * the task's previous one is still as high as the task needs it; where they
- * share it, any CPU that is not in a deep state yet is as good.
+ * share it, any CPU that is not in a deep state yet is as good, and the one that
+ * idled last of all comes first: its target for the clock still stands, and is
+ * replaced by the task's.
  */
 static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu, u64 now)
 {
@@ -121,6 +123,9 @@ static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev
 		return -ENOENT;
 	if (p->nr_cpus_allowed < topology.nr_cpus)
 		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
+	if (last >= 0 && !has_own_clock(group) && !group_busy_cpus(group) &&
+	    scx_bpf_test_and_clear_cpu_idle(last))
+		return last;
 	if (prev_is_here && core_is_idle(prev_cpu) &&
 	    (has_own_clock(group) || is_shallow(prev_cpu, now)) &&
 	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
