@@ -211,6 +211,7 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	tctx->delivered_at = delivered_until(cctx, cpu, now);
 	tctx->share = share_of(p);
 	advance_vtime(group, p->scx.dsq_vtime);
+	note_misfit(cpu, group, is_misfit(p, tctx, group));
 	set_frequency(tctx, cpu, now);
 }
 
@@ -261,25 +262,29 @@ void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 		go_on(prev, group, fair_vtime(prev, group));
 	else if (kicked && !runnable)
 		count(JOULE_KICKS_WASTED);
+	if (!runnable)
+		fetch_misfit(group);
 }
 
 void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
 	s32 cpu = scx_bpf_task_cpu(p);
+	u32 group = group_of_cpu(cpu);
 	u64 now = scx_bpf_now();
 
 	if (!tctx)
 		return;
 	/* A clock of its own is hardware's to raise; on another CPU it would start slowly again. */
-	if (!has_own_clock(group_of_cpu(cpu)))
+	if (!has_own_clock(group))
 		tctx->catch_up_cap = catch_up_cap(elapsed_ns(now, tctx->woke_at), tctx->interval_ns,
 						  capacity_now(cpu));
 	charge(p, tctx, cpu, now);
 	tctx->share = share_of(p);
 	count_clock(cpu, now);
 	set_frequency(tctx, cpu, now);
-	end_patience(group_of_cpu(cpu), now);
+	note_misfit(cpu, group, is_misfit(p, tctx, group));
+	end_patience(group, now);
 	/* A misfit need not wait for its slice's end. */
 	if (upgrade_for(p, tctx) < JOULE_MAX_GROUPS)
 		scx_bpf_task_set_slice(p, 0);
@@ -314,7 +319,10 @@ void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
 	u32 group = group_of_cpu(cpu);
 
 	count_transition(cpu, idle, scx_bpf_now());
-	if (idle && software_clocks && !has_own_clock(group) && group_busy_cpus(group))
+	if (!idle)
+		return;
+	note_misfit(cpu, group, false);
+	if (software_clocks && !has_own_clock(group) && group_busy_cpus(group))
 		scx_bpf_cpuperf_set(cpu, 0);
 }
 

@@ -22,9 +22,9 @@
  * kernel waits for them.
  *
  * A task that outgrew its CPU is put back at its slice's end (SCX_OPS_ENQ_LAST
- * brings even a lone one here) and waits in the queue of the cheapest bigger
- * group that has an idle CPU, which is kicked. A task is left alone when no
- * such CPU exists.
+ * brings even a lone one here), at a tick, or as soon as a bigger CPU has
+ * nothing to do, and waits in the queue of the cheapest bigger group that has an
+ * idle CPU, which is kicked. A task is left alone when no such CPU exists.
  *
  * Limits: tasks that never sleep stay with the group they began in while its
  * queue and that of others last, so those of a crowded group get less than
@@ -169,6 +169,53 @@ static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx)
 	if (is_pinned(p) || fits_group(task_need(tctx), tctx->group))
 		return JOULE_NO_GROUP;
 	return bigger_group_with_idle(p, tctx);
+}
+
+/*
+ * Where a task runs that has outgrown its CPU: by group, that CPU's number and
+ * one; 0: nowhere. Written without a lock: one that is lost is seen to at the
+ * next tick, and one too many costs its task a look at who else waits.
+ */
+static u32 misfit_cpus[JOULE_MAX_GROUPS];
+
+/* What the CPU runs, if anything, has outgrown it or has not. */
+static __always_inline void note_misfit(s32 cpu, u32 group, bool misfit)
+{
+	u32 *at = MEMBER_VPTR(misfit_cpus, [group]);
+
+	if (!at)
+		return;
+	if (misfit)
+		*at = cpu + 1;
+	else if (*at == cpu + 1)
+		*at = 0;
+}
+
+/* Whether the task, which runs in the group, has outgrown it and may go anywhere. */
+static __always_inline bool is_misfit(const struct task_struct *p, const struct task_ctx *tctx,
+				      u32 group)
+{
+	return p->nr_cpus_allowed >= topology.nr_cpus && !is_migration_disabled(p) &&
+	       !fits_group(task_need(tctx), group);
+}
+
+/*
+ * A CPU of the group is about to idle: a task that has outgrown a CPU of a
+ * smaller group is put back, and finds it. Groups ascend by capacity.
+ */
+static void fetch_misfit(u32 group)
+{
+	u32 smaller;
+
+	bpf_for (smaller, 0, group) {
+		u32 *at = MEMBER_VPTR(misfit_cpus, [smaller]), found = at ? *at : 0;
+
+		if (!found || group_capacity(smaller) >= group_capacity(group))
+			continue;
+		*at = 0;
+		scx_bpf_kick_cpu(found - 1, SCX_KICK_PREEMPT);
+		return;
+	}
 }
 
 /* Whether what is in the group's queue waits by choice. */
