@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 
 /// Exit code of a guest whose machine description was refused, or whose module did not load.
 pub const MACHINE_REFUSED: i32 = 125;
-/// Default limit, in CPU time of the emulator.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// Default limit, in CPU time of the emulator. A guest that loads the scheduler six times takes half of it, most of
+/// that for the verifier.
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// How many lines of a console an error shows.
 const SHOWN_LINES: usize = 15;
 
