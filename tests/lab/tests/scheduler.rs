@@ -227,19 +227,27 @@ fn a_dry_run_measures_and_fits_and_leaves_the_kernels_scheduler_alone() {
     let said: Vec<Value> = (section(&run.results, "json").lines())
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let watts: Vec<f64> = (said.iter().rev().take(8))
-        .map(|stats| stats["measured_w"].as_f64().unwrap())
-        .collect();
-    let measured = watts.iter().sum::<f64>() / 8.0;
+    // The first of them has nothing to compare with yet, and says so.
+    let mean = |figure: &str| {
+        let watts: Vec<f64> = (said.iter().skip(1).rev().take(8))
+            .map(|stats| stats[figure].as_f64().unwrap())
+            .collect();
+        assert!(watts.iter().all(|watts| *watts >= 0.0), "{watts:?}");
+        watts.iter().sum::<f64>() / f64::from(u32::try_from(watts.len()).unwrap())
+    };
+    let (measured, modelled) = (mean("measured_w"), mean("model_w"));
     let truth = f64::from(u32::try_from(number(&run.results, "uj")).unwrap()) / 8e6;
     assert!(
         (measured / truth - 1.0).abs() < 0.1,
         "measured {measured} W, truth {truth} W"
     );
+    assert!(
+        (modelled / truth - 1.0).abs() < 0.25,
+        "by the model {modelled} W, truth {truth} W"
+    );
     let last = said.last().unwrap();
     assert!(last["samples"].as_u64().unwrap() >= 7, "{last}");
-    let error = last["model_error_pct"].as_f64().unwrap();
-    assert!((0.0..40.0).contains(&error), "{last}");
+    assert!(last["model_error_pct"].as_f64().unwrap() >= 0.0, "{last}");
     let text = section(&run.results, "text");
     assert!(text.contains("would go to the first of class"), "{text}");
 }
