@@ -202,14 +202,14 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 	count_own_time(activity, cctx, sibling, group, opp, now);
 	cctx->state = after;
 	activity->opp = opp;
-	if (idle)
+	if (idle) {
 		activity->idle_cpu = cpu;
-	else
+		if (before == CPU_STATE_BUSY && activity->busy_cpus)
+			activity->busy_cpus--;
+	} else {
 		activity->busy_cpu = cpu;
-	if (!idle)
 		activity->busy_cpus++;
-	else if (before == CPU_STATE_BUSY && activity->busy_cpus)
-		activity->busy_cpus--;
+	}
 	if (sibling && sibling->state == CPU_STATE_BUSY) {
 		if (!idle)
 			activity->busy_pairs++;

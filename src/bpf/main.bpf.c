@@ -211,7 +211,7 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	tctx->delivered_at = delivered_until(cctx, cpu, now);
 	tctx->share = share_of(p);
 	advance_vtime(group, p->scx.dsq_vtime);
-	note_misfit(cpu, group, is_misfit(p, tctx, group));
+	check_misfit(p, tctx, cpu, group);
 	set_frequency(tctx, cpu, now);
 }
 
@@ -283,10 +283,9 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	tctx->share = share_of(p);
 	count_clock(cpu, now);
 	set_frequency(tctx, cpu, now);
-	note_misfit(cpu, group, is_misfit(p, tctx, group));
 	end_patience(group, now);
 	/* A misfit need not wait for its slice's end. */
-	if (upgrade_for(p, tctx) < JOULE_MAX_GROUPS)
+	if (check_misfit(p, tctx, cpu, group) && bigger_group_with_idle(p, tctx) < JOULE_MAX_GROUPS)
 		scx_bpf_task_set_slice(p, 0);
 }
 
@@ -321,7 +320,7 @@ void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
 	count_transition(cpu, idle, scx_bpf_now());
 	if (!idle)
 		return;
-	note_misfit(cpu, group, false);
+	forget_misfit(cpu, group);
 	if (software_clocks && !has_own_clock(group) && group_busy_cpus(group))
 		scx_bpf_cpuperf_set(cpu, 0);
 }

@@ -64,12 +64,18 @@ static __always_inline bool is_pinned(const struct task_struct *p)
 	return p->nr_cpus_allowed == 1 || is_migration_disabled(p);
 }
 
+/* Whether the task's affinity leaves it every CPU. */
+static __always_inline bool may_use_all(const struct task_struct *p)
+{
+	return p->nr_cpus_allowed >= topology.nr_cpus;
+}
+
 /* Whether the task may run on some CPU of the group. */
 static __always_inline bool may_use(const struct task_struct *p, u32 group)
 {
 	const struct cpumask *cpus;
 
-	if (p->nr_cpus_allowed >= topology.nr_cpus)
+	if (may_use_all(p))
 		return true;
 	cpus = cpus_of_group(group);
 	return cpus && bpf_cpumask_intersects(cpus, p->cpus_ptr);
@@ -121,7 +127,7 @@ static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev
 
 	if (!cpus)
 		return -ENOENT;
-	if (p->nr_cpus_allowed < topology.nr_cpus)
+	if (!may_use_all(p))
 		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
 	if (last >= 0 && !has_own_clock(group) && !group_busy_cpus(group) &&
 	    scx_bpf_test_and_clear_cpu_idle(last))
@@ -359,7 +365,7 @@ static __always_inline u32 wait_where(const struct task_struct *p, const struct 
 	u64 at_once = survey->idle.price;
 	u32 group = survey->waiting.cheapest;
 
-	if (p->nr_cpus_allowed < topology.nr_cpus || survey->idle.cheapest == JOULE_NO_GROUP)
+	if (!may_use_all(p) || survey->idle.cheapest == JOULE_NO_GROUP)
 		return JOULE_NO_GROUP;
 	*patience_ns = worth_waiting_ns(waker_group, at_once, survey->beside_waker, 0);
 	if (*patience_ns)
@@ -394,13 +400,14 @@ static __always_inline bool probe_is_due(void)
 /* A CPU of the group that a task can wait for, as it is at work; negative when none is known. */
 static __always_inline s32 busy_cpu_in(u32 group, s32 prev_cpu)
 {
-	s32 here = bpf_get_smp_processor_id(), last = last_busy_cpu(group);
+	s32 cpu = bpf_get_smp_processor_id();
 
-	if (is_busy_in(group, here))
-		return here;
+	if (is_busy_in(group, cpu))
+		return cpu;
 	if (is_busy_in(group, prev_cpu))
 		return prev_cpu;
-	return is_busy_in(group, last) ? last : -ENOENT;
+	cpu = last_busy_cpu(group);
+	return is_busy_in(group, cpu) ? cpu : -ENOENT;
 }
 
 /* One placement in so many is held against the prior's. */

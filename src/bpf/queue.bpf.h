@@ -163,40 +163,59 @@ static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *
 	return found;
 }
 
-/* Where a task that stays runnable should go on: JOULE_NO_GROUP to stay. */
-static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx)
-{
-	if (is_pinned(p) || fits_group(task_need(tctx), tctx->group))
-		return JOULE_NO_GROUP;
-	return bigger_group_with_idle(p, tctx);
-}
-
-/*
- * Where a task runs that has outgrown its CPU: by group, that CPU's number and
- * one; 0: nowhere. Written without a lock: one that is lost is seen to at the
- * next tick, and one too many costs its task a look at who else waits.
- */
-static u32 misfit_cpus[JOULE_MAX_GROUPS];
-
-/* What the CPU runs, if anything, has outgrown it or has not. */
-static __always_inline void note_misfit(s32 cpu, u32 group, bool misfit)
-{
-	u32 *at = MEMBER_VPTR(misfit_cpus, [group]);
-
-	if (!at)
-		return;
-	if (misfit)
-		*at = cpu + 1;
-	else if (*at == cpu + 1)
-		*at = 0;
-}
-
-/* Whether the task, which runs in the group, has outgrown it and may go anywhere. */
+/* Whether the task needs more than a CPU of the group has, and may go elsewhere. */
 static __always_inline bool is_misfit(const struct task_struct *p, const struct task_ctx *tctx,
 				      u32 group)
 {
-	return p->nr_cpus_allowed >= topology.nr_cpus && !is_migration_disabled(p) &&
-	       !fits_group(task_need(tctx), group);
+	return !is_pinned(p) && !fits_group(task_need(tctx), group);
+}
+
+/* Where a task that stays runnable should go on: JOULE_NO_GROUP to stay. */
+static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx)
+{
+	return is_misfit(p, tctx, tctx->group) ? bigger_group_with_idle(p, tctx) : JOULE_NO_GROUP;
+}
+
+/*
+ * Where a task runs that has outgrown its CPU: bit g says that one does in group
+ * g, and the array on which of its CPUs. Only of tasks that may use any CPU, so
+ * that whoever idles can fetch them. Of two in a group the last one counts, and
+ * each comes back at its next tick; one too many costs its task a look at who
+ * else waits.
+ */
+static u64 misfit_groups;
+static s32 misfit_cpus[JOULE_MAX_GROUPS];
+
+static __always_inline void note_misfit(s32 cpu, u32 group)
+{
+	s32 *at = MEMBER_VPTR(misfit_cpus, [group]);
+
+	if (!at)
+		return;
+	*at = cpu;
+	__sync_fetch_and_or(&misfit_groups, 1ULL << group);
+}
+
+static __always_inline void forget_misfit(s32 cpu, u32 group)
+{
+	s32 *at = MEMBER_VPTR(misfit_cpus, [group]);
+
+	if (at && *at == cpu && READ_ONCE(misfit_groups) >> group & 1)
+		__sync_fetch_and_and(&misfit_groups, ~(1ULL << group));
+}
+
+/* Whether the task, which runs on this CPU of the group, has outgrown it; notes that it has or has
+ * not. */
+static bool check_misfit(const struct task_struct *p, const struct task_ctx *tctx, s32 cpu,
+			 u32 group)
+{
+	bool misfit = is_misfit(p, tctx, group);
+
+	if (misfit && may_use_all(p))
+		note_misfit(cpu, group);
+	else
+		forget_misfit(cpu, group);
+	return misfit;
 }
 
 /*
@@ -207,13 +226,17 @@ static void fetch_misfit(u32 group)
 {
 	u32 smaller;
 
+	if (!READ_ONCE(misfit_groups))
+		return;
 	bpf_for (smaller, 0, group) {
-		u32 *at = MEMBER_VPTR(misfit_cpus, [smaller]), found = at ? *at : 0;
+		s32 *at = MEMBER_VPTR(misfit_cpus, [smaller]), cpu;
 
-		if (!found || group_capacity(smaller) >= group_capacity(group))
+		if (!at || !(READ_ONCE(misfit_groups) >> smaller & 1) ||
+		    group_capacity(smaller) >= group_capacity(group))
 			continue;
-		*at = 0;
-		scx_bpf_kick_cpu(found - 1, SCX_KICK_PREEMPT);
+		cpu = *at;
+		forget_misfit(cpu, smaller);
+		scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
 		return;
 	}
 }
