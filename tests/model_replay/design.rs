@@ -301,6 +301,10 @@ const HELD: f64 = 1e-18;
 pub struct Floor {
     columns: Columns,
     values: DVector<f64>,
+    /// Of the values: what the rows and the prior leave unknown.
+    posterior: DMatrix<f64>,
+    /// Of the power where the values are right: nine in ten of its errors are smaller, relative to it.
+    reach: f64,
     tables: Vec<CostTable>,
 }
 
@@ -312,7 +316,8 @@ const NINETY: f64 = 1.645;
 impl Floor {
     pub fn new(machine: &Machine, design: &Design, prior: &DMatrix<f64>, seed: u64) -> Self {
         let columns = design.columns.clone();
-        let root = Cholesky::new(design.posterior(prior)).unwrap().l();
+        let posterior = design.posterior(prior);
+        let root = Cholesky::new(posterior.clone()).unwrap().l();
         let truth = columns.truth(machine);
         let mut rng = Rng::with_seed(seed ^ 0xF100);
         let mut draw = || {
@@ -324,6 +329,8 @@ impl Floor {
         Self {
             columns,
             values,
+            posterior,
+            reach: reach(machine),
             tables,
         }
     }
@@ -333,7 +340,14 @@ impl Subject for Floor {
     fn learn(&mut self, _: &Observation) {}
 
     fn power(&self, observation: &Observation) -> Guess {
-        Guess::bare(self.columns.row(observation).dot(&self.values))
+        let row = self.columns.row(observation);
+        let value = row.dot(&self.values);
+        let doubt = NINETY * (&self.posterior * &row).dot(&row).max(0.0).sqrt();
+        let reach = doubt.hypot(self.reach * value);
+        Guess {
+            value,
+            interval: Some((value - reach, value + reach)),
+        }
     }
 
     fn curve(&self, class: usize) -> Vec<Guess> {
@@ -363,24 +377,28 @@ impl Subject for Floor {
     }
 }
 
+/// Nine in ten relative errors of a second's power are smaller, where the parameters are right.
+fn reach(machine: &Machine) -> f64 {
+    let mut ahead = machine.clone();
+    let error = |_| {
+        let (observation, watts) = second(&mut ahead);
+        (ahead.expected(&observation) / watts - 1.0).abs()
+    };
+    let errors: Vec<f64> = (0..600).map(error).collect();
+    quantile(&errors, 0.9)
+}
+
 /// The machine itself, asked for averages over the activities of tasks and the load beside the CPUs.
 pub struct Truth {
     machine: Machine,
-    /// Nine in ten of its errors are smaller, relative to the power.
     reach: f64,
 }
 
 impl Truth {
     pub fn new(machine: &Machine) -> Self {
-        let mut ahead = machine.clone();
-        let error = |_| {
-            let (observation, watts) = second(&mut ahead);
-            (ahead.expected(&observation) / watts - 1.0).abs()
-        };
-        let errors: Vec<f64> = (0..600).map(error).collect();
         Self {
             machine: machine.clone(),
-            reach: quantile(&errors, 0.9),
+            reach: reach(machine),
         }
     }
 }
