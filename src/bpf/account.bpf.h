@@ -334,15 +334,18 @@ static __always_inline u32 group_waited_cap(u32 group, u64 now)
 }
 
 /*
- * A wake-up was served after so long. Written without the lock: a lost update
- * is one wake-up not counted.
+ * A wake-up was served after so long, by a CPU that delivers `capacity` now. A
+ * clock of its own is hardware's: what its group winds up is no headroom, but
+ * less patience. Written without the lock: a lost update is one wake-up not
+ * counted.
  */
-static __always_inline void guard_latency(u32 group, u64 waited_ns)
+static __always_inline void guard_latency(u32 group, u64 waited_ns, u32 capacity)
 {
 	struct group_ctx *gctx = group_ctx_of(group);
+	bool at_top = capacity >= group_capacity(group) && !has_own_clock(group);
 
 	if (gctx)
-		gctx->guard = guard_after(gctx->guard, waited_ns > settings.wait_ns);
+		gctx->guard = guard_after(gctx->guard, waited_ns > settings.wait_ns, at_top);
 }
 
 static __always_inline u32 group_guard(u32 group)

@@ -191,15 +191,17 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	u32 group = group_of_cpu(cpu);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u64 now = scx_bpf_now(), waited;
+	u32 capacity;
 
 	if (!tctx || !cctx || group >= JOULE_MAX_GROUPS)
 		return;
 	if (tctx->waiting_since) {
 		waited = elapsed_ns(now, tctx->waiting_since);
+		capacity = capacity_now(cpu);
 		count_delay(waited);
-		note_wait(group, waited, capacity_now(cpu), now);
+		note_wait(group, waited, capacity, now);
 		if (tctx->waiting_since == tctx->woke_at)
-			guard_latency(group, waited);
+			guard_latency(group, waited, capacity);
 		tctx->waiting_since = 0;
 	}
 	if (cctx->state == CPU_STATE_UNKNOWN)

@@ -206,15 +206,17 @@ static inline __attribute__((always_inline)) u32 with_headroom(u32 need_cap, u32
 /*
  * Headroom that a group adds to the profile's while wake-ups wait too long there: integral control
  * that comes to rest where one wake-up in twenty waits longer than the target. In 1/1024 %.
+ * One that was late though the clock was at its top says nothing: no headroom would have helped
+ * it, and what a crowd wound up would be spent after the crowd has left.
  */
 #define GUARD_SHIFT 10
 #define GUARD_MOST (100U << GUARD_SHIFT)
 #define GUARD_STEP 100
 
-static inline __attribute__((always_inline)) u32 guard_after(u32 guard, int late)
+static inline __attribute__((always_inline)) u32 guard_after(u32 guard, int late, int at_top)
 {
 	if (late)
-		return min_u32(guard + 19 * GUARD_STEP, GUARD_MOST);
+		return at_top ? guard : min_u32(guard + 19 * GUARD_STEP, GUARD_MOST);
 	return guard > GUARD_STEP ? guard - GUARD_STEP : 0;
 }
 

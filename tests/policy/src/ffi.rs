@@ -43,7 +43,7 @@ unsafe extern "C" {
     #[link_name = "policy_need_of"]
     pub safe fn need_of(used_cap: u32, est_cap: u32) -> u32;
     #[link_name = "policy_guard_after"]
-    pub safe fn guard_after(guard: u32, late: i32) -> u32;
+    pub safe fn guard_after(guard: u32, late: i32, at_top: i32) -> u32;
     #[link_name = "policy_cpu_need"]
     pub safe fn cpu_need(sum_cap: u32, top_cap: u32, nr_cpus: u32) -> u32;
     #[link_name = "policy_repeated_uw"]

@@ -117,10 +117,10 @@ pub fn need_of(used_cap: u32, est_cap: u32) -> u32 {
     ffi::need_of(used_cap, est_cap)
 }
 
-/// The headroom that a group adds, in 1/1024 %, after one more wake-up.
+/// The headroom that a group adds, in 1/1024 %, after one more wake-up, served by a CPU whose clock was at its top.
 #[must_use]
-pub fn guard_after(guard: u32, late: bool) -> u32 {
-    ffi::guard_after(guard, i32::from(late))
+pub fn guard_after(guard: u32, late: bool, at_top: bool) -> u32 {
+    ffi::guard_after(guard, i32::from(late), i32::from(at_top))
 }
 
 /// What one of `nr_cpus` CPUs must offer under a load of `sum_cap`, `top_cap` of which is one task's.

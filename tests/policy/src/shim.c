@@ -109,9 +109,9 @@ u32 policy_need_of(u32 used_cap, u32 est_cap)
 	return need_of(used_cap, est_cap);
 }
 
-u32 policy_guard_after(u32 guard, int late)
+u32 policy_guard_after(u32 guard, int late, int at_top)
 {
-	return guard_after(guard, late);
+	return guard_after(guard, late, at_top);
 }
 
 u32 policy_cpu_need(u32 sum_cap, u32 top_cap, u32 nr_cpus)

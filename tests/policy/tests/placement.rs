@@ -207,7 +207,7 @@ fn beside_the_neediest_task_a_cpu_has_most_of_its_share_of_the_others() {
 /// One wake-up of so many is late, in another place of every round.
 fn guard_where_late(one_in: usize) -> u32 {
     let late = (0..100_000).map(|wakeup| wakeup % one_in == wakeup / one_in % one_in);
-    late.fold(0, guard_after)
+    late.fold(0, |guard, late| guard_after(guard, late, false))
 }
 
 #[test]
@@ -219,11 +219,23 @@ fn a_group_adds_headroom_while_more_than_one_wakeup_in_twenty_is_late() {
     );
     assert!(guard_where_late(25) < whole / 20);
     assert_eq!(
-        (0..10_000).fold(whole, |guard, _| guard_after(guard, false)),
+        (0..10_000).fold(whole, |guard, _| guard_after(guard, false, false)),
         0,
         "and forgets"
     );
-    assert_eq!(guard_after(whole, true), whole);
+    assert_eq!(guard_after(whole, true, false), whole);
+}
+
+#[test]
+fn a_group_adds_no_headroom_for_wakeups_that_none_could_help() {
+    assert_eq!(
+        (0..1000).fold(0, |guard, _| guard_after(guard, true, true)),
+        0
+    );
+    let some = 10 << 10;
+    assert_eq!(guard_after(some, true, true), some, "nor gives any back");
+    assert!(guard_after(some, true, false) > some);
+    assert!(guard_after(some, false, true) < some);
 }
 
 #[test]
