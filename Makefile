@@ -7,7 +7,7 @@ RELEASE := target/release
 # The scheduler replaces the kernel's, which takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run run-here run-lab lab-built lab-kernel test test-full fuzz bench-lab bench-lab-smoke bench-lisa bench-cost bench-model format
+.PHONY: help run run-here run-lab lab-built lab-kernel test test-full fuzz soak bench-lab bench-lab-smoke bench-lisa bench-cost bench-model format
 
 help:
 	@echo 'make run        schedule this machine; without sched_ext, the emulated lab machine'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test       everything that must pass'
 	@echo 'make test-full  that, and what needs more time or more downloads'
 	@echo 'make fuzz       every parser under ten million inputs: INPUTS= says how many'
+	@echo 'make soak       storms of tasks and hotplug in the lab for half an hour and the rest of the last one: SECONDS='
 	@echo 'make lab-kernel builds a kernel for the lab, with hwmon and timerlat; then: lab boot --kernel lab'
 	@echo 'make bench-lab  energy of every scheduler, workload and machine: MACHINES=, WORKLOADS=, SCHEDULERS=, SEEDS='
 	@echo 'make bench-lab-smoke  a corner of that table, in five minutes'
@@ -62,6 +63,10 @@ fuzz:
 	@packaging/debian-deps.sh build
 	@$(STEP) build-fuzz 'building what tries the parsers' cargo build --profile fuzz --package scx_joule --example fuzz
 	TMPDIR=$(or $(TMPDIR),$(wildcard /dev/shm),/tmp) target/fuzz/examples/fuzz $(or $(INPUTS),10000000)
+
+soak:
+	@packaging/debian-deps.sh build lab
+	JOULE_SOAK_S=$(or $(SECONDS),1800) cargo test --package lab --features storm --test storm -- --nocapture
 
 # With the user's home and cargo, which builds the peers.
 bench-lab: lab-built

@@ -1,0 +1,106 @@
+//! The scheduler in a storm: tasks that fork, wait for futexes, yield, switch, and change their affinity and their
+//! policy by the thousand, while every CPU in its turn goes away and comes back.
+//!
+//! Once, in `make test-full`; for `JOULE_SOAK_S` seconds of the host's clock, each time with other seeds, in
+//! `make soak`. Emulated, a minute of such a storm takes many: so it is not in `make test`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
+
+mod common;
+
+use common::{hand, lab, number, scheduler, section, succeed, values};
+use lab::machine::Machine;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The emulator's CPU time that one storm may take.
+const LIMIT: Duration = Duration::from_secs(3600);
+/// What the kernel says of a scheduler that was not at fault: stopped by a signal, or by a CPU that came or went.
+const ENDINGS: [&str; 2] = [
+    "unregistered from user space",
+    "unregistered from the main kernel",
+];
+/// Seconds of storm before, between and after seven changes: two minutes in all.
+const BREATH_S: u32 = 18;
+
+/// The scheduler starts anew when a CPU goes or comes, and says so in its log. That takes seconds, most of them for
+/// the verifier, and the storm holds its breath for so long: it is to meet this scheduler, not the kernel's.
+const SCRIPT: &str = r#"
+. /lab/shell.sh
+storm=/sys/fs/cgroup/storm
+mkdir $storm
+governor schedutil
+start --stats 10
+stressors='--fork 1 --futex 1 --switch 1 --yield 1 --affinity 1 --schedpolicy 1'
+(echo 0 > $storm/cgroup.procs; exec stress-ng --quiet --seed $SEED $stressors) & stress=$!
+starts=1
+turn() {
+    echo "cpu $1: $2"
+    echo $2 > /sys/devices/system/cpu/cpu$1/online || fail "CPU $1 does not turn $2"
+    echo 1 > $storm/cgroup.freeze
+    starts=$((starts + 1))
+    for _ in $(seq 1200); do
+        [ "$(grep -c 'scheduling .* CPUs' /tmp/log)" -ge $starts ] && break
+        sleep 0.05
+    done
+    [ "$(grep -c 'scheduling .* CPUs' /tmp/log)" = $starts ] || fail "not started $starts times"
+    echo 0 > $storm/cgroup.freeze
+    sleep $BREATH
+    lasted
+}
+sleep $BREATH
+lasted
+for cpu in /sys/devices/system/cpu/cpu[1-9]*; do
+    turn ${cpu##*cpu} 0
+    turn ${cpu##*cpu} 1
+done
+kill -0 $stress || fail 'the storm is over'
+kill -INT $stress; wait $stress
+say starts echo $starts
+say calm joule-hand residue 2000
+lasted
+stop
+say log cat /tmp/log
+say dmesg dmesg
+"#;
+
+fn weather_a_storm(seed: u64) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/storm/four-cpus.toml");
+    let machine = Machine::load(&file).unwrap();
+    let script = format!("SEED={seed} BREATH={BREATH_S}.{seed:03}\n{SCRIPT}");
+    let guest = lab()
+        .machine("storm", &machine)
+        .program(scheduler())
+        .program(hand())
+        .program("stress-ng")
+        .time_limit(LIMIT);
+    let results = succeed(&guest.script(&script)).results;
+    assert_eq!(number(&results, "starts"), 7);
+    for value in ["nr_counted", "est_cap", "sum_cap"] {
+        assert_eq!(values(&results, "calm")[value], "0", "{value}");
+    }
+    let dmesg = section(&results, "dmesg");
+    let mut endings = 0;
+    for line in dmesg.lines() {
+        for trouble in ["WARNING", "BUG:", "stall", "hung task", "Oops"] {
+            assert!(!line.contains(trouble), "{line}");
+        }
+        if let Some((_, reason)) = line.split_once(r#"BPF scheduler "joule" disabled ("#) {
+            assert!(ENDINGS.iter().any(|it| reason.starts_with(it)), "{line}");
+            endings += 1;
+        }
+    }
+    assert_eq!(endings, 7, "{dmesg}");
+}
+
+#[test]
+fn it_weathers_a_storm_in_which_each_cpu_goes_and_comes_back() {
+    let wanted = std::env::var("JOULE_SOAK_S").map_or(0, |text| text.parse().unwrap());
+    let started = Instant::now();
+    for seed in 1.. {
+        weather_a_storm(seed);
+        eprintln!("storm {seed} weathered after {:?}", started.elapsed());
+        if started.elapsed() >= Duration::from_secs(wanted) {
+            break;
+        }
+    }
+}
