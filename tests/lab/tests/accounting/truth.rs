@@ -35,6 +35,7 @@ pub struct Task {
     pub migrations: usize,
     /// Changes of the clock under it while it ran.
     pub clock_changes: usize,
+    looked_at: bool,
     util: f64,
     /// Time run since it woke, beyond what a CPU of full capacity would have taken.
     lost_s: f64,
@@ -66,6 +67,15 @@ impl Task {
         self.highest = self.highest.max(self.util);
     }
 
+    fn look(&mut self, at_s: f64, believed: f64, capacities: &[f64]) {
+        if self.looked_at {
+            self.advance(at_s, capacities);
+            self.errors.push((believed - self.util).abs());
+        } else {
+            (self.looked_at, self.util, self.at_s) = (true, believed, at_s);
+        }
+    }
+
     fn sleep(&mut self) {
         if self.util < SATURATED {
             self.util *= left_after(self.lost_s);
@@ -75,7 +85,8 @@ impl Task {
 }
 
 impl Recording {
-    /// Follows the events; a thread is first seen when it is new, with nothing used.
+    /// Follows the events. What a thread did before it had its name is not among them: it is followed from the first
+    /// sleep that is, beginning with what the scheduler believes of it then.
     pub fn new(machine: &Machine, events: &str) -> Self {
         let mut tasks: BTreeMap<u32, Task> = BTreeMap::new();
         let mut capacities = vec![f64::NAN; machine.nr_cpus()];
@@ -99,24 +110,27 @@ impl Recording {
                     capacities[whole(3)] = capacity(machine, whole(3), pid(2));
                 }
                 "S" => {
+                    let sleeps = !words[4].starts_with('R');
                     if let Some(task) = tasks.get_mut(&pid(3)) {
                         task.advance(time(), &capacities);
                         task.runs_on = None;
-                        if !words[4].starts_with('R') {
+                        if sleeps {
                             task.sleep();
                         }
+                    } else if sleeps {
+                        tasks.insert(pid(3), Task::default());
                     }
-                    let task = tasks.entry(pid(5)).or_default();
-                    task.advance(time(), &capacities);
-                    task.runs_on = Some(whole(2));
-                    let before = task.last_cpu.replace(whole(2));
-                    task.migrations += usize::from(before.is_some_and(|cpu| cpu != whole(2)));
+                    if let Some(task) = tasks.get_mut(&pid(5)) {
+                        task.advance(time(), &capacities);
+                        task.runs_on = Some(whole(2));
+                        let before = task.last_cpu.replace(whole(2));
+                        task.migrations += usize::from(before.is_some_and(|cpu| cpu != whole(2)));
+                    }
                 }
                 "U" => {
                     let believed = words[3].parse::<f64>().unwrap() / 2f64.powi(UTIL_SHIFT);
                     if let Some(task) = tasks.get_mut(&pid(2)) {
-                        task.advance(time(), &capacities);
-                        task.errors.push((believed - task.util).abs());
+                        task.look(time(), believed, &capacities);
                     }
                 }
                 other => panic!("an event of unknown kind '{other}'"),
