@@ -39,11 +39,7 @@ turn() {
     echo $2 > /sys/devices/system/cpu/cpu$1/online || fail "CPU $1 does not turn $2"
     echo 1 > $storm/cgroup.freeze
     starts=$((starts + 1))
-    for _ in $(seq 1200); do
-        [ "$(grep -c 'scheduling .* CPUs' /tmp/log)" -ge $starts ] && break
-        sleep 0.05
-    done
-    [ "$(grep -c 'scheduling .* CPUs' /tmp/log)" = $starts ] || fail "not started $starts times"
+    started $starts
     echo 0 > $storm/cgroup.freeze
     sleep $BREATH
     lasted

@@ -38,6 +38,14 @@ start() {
     pid=$!
     await enabled
 }
+# Waits until it has started so many times, as it does anew when a CPU goes or comes.
+started() {
+    for _ in $(seq 1200); do
+        [ "$(grep -c 'scheduling .* CPUs' /tmp/log)" = $1 ] && await enabled && return
+        sleep 0.05
+    done
+    fail "not started $1 times"
+}
 stop() {
     kill -INT $pid
     wait $pid || fail "ended with exit code $?"
