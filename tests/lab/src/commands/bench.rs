@@ -7,6 +7,7 @@ use lab::cache::Cache;
 use lab::catalogue;
 use lab::peers::{PEERS, Peers};
 use lab::session::{EEVDF, EEVDF_EAS, Scheduler};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -84,6 +85,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             .collect();
         entrants.extend(again);
     }
+    tell_apart(&mut entrants);
     let bench = Bench {
         machines: machines
             .iter()
@@ -113,6 +115,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Numbers those of the same name, as two versions of a program have it: they are different schedulers in the table, and
+/// may run at the same time.
+fn tell_apart(entrants: &mut [Entrant]) {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    for entrant in entrants {
+        let count = seen.entry(entrant.name.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            entrant.name = format!("{} ({count})", entrant.name);
+        }
+    }
+}
+
 /// The kernel's own schedulers and peers by name, others by program and arguments.
 fn entrant(cache: &Cache, words: &str) -> Result<Entrant> {
     if [EEVDF_EAS, EEVDF].contains(&words) {
@@ -128,4 +143,18 @@ fn entrant(cache: &Cache, words: &str) -> Result<Entrant> {
     let (program, arguments) = words.split_once(' ').unwrap_or((words, ""));
     let program = built(Path::new(program))?;
     Ok(Entrant::ready(Scheduler::of_program(&program, arguments)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedulers_of_the_same_name_are_told_apart() {
+        let names = ["eevdf", "ours", "ours", "peer", "ours"];
+        let mut entrants = names.map(|name| Entrant::ready(Scheduler::kernels(name)));
+        tell_apart(&mut entrants);
+        let names = entrants.map(|entrant| entrant.name);
+        assert_eq!(names, ["eevdf", "ours", "ours (2)", "peer", "ours (3)"]);
+    }
 }
