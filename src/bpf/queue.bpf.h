@@ -193,7 +193,8 @@ static __always_inline void note_misfit(s32 cpu, u32 group)
 	if (!at)
 		return;
 	*at = cpu;
-	__sync_fetch_and_or(&misfit_groups, 1ULL << group);
+	if (!(READ_ONCE(misfit_groups) >> group & 1))
+		__sync_fetch_and_or(&misfit_groups, 1ULL << group);
 }
 
 static __always_inline void forget_misfit(s32 cpu, u32 group)
