@@ -231,25 +231,32 @@ static inline __attribute__((always_inline)) u32 opp_index(u32 index)
 	return index;
 }
 
-/* The slowest OPP that offers `wanted_cap`; the fastest when none does. */
+/* 1 where a < b, without a branch, which the compiler would make of it if it could. */
+static inline __attribute__((always_inline)) u32 is_less(u32 a, u32 b)
+{
+	u64 difference = (u64)a - b;
+
+	asm volatile("" : "+r"(difference));
+	return difference >> 63;
+}
+
+/*
+ * The slowest OPP that offers `wanted_cap`; the fastest when none does. Counts
+ * those that offer less in ever smaller steps. Without branches, as the verifier
+ * would follow both sides of each, with all that comes after.
+ */
 static inline __attribute__((always_inline)) u32 opp_for(const struct joule_cost_row *row,
 							 u32 wanted_cap)
 {
-	u32 low = 0, high = min_u32(row->nr_opps, JOULE_MAX_OPPS);
-	u32 i;
+	u32 nr_opps = min_u32(row->nr_opps, JOULE_MAX_OPPS), slower = 0, step, last;
 
-	/* JOULE_MAX_OPPS is 2^5: six halvings find it. */
-	for (i = 0; i < 6 && low < high; i++) {
-		u32 middle = (low + high) >> 1;
+	for (step = JOULE_MAX_OPPS / 2; step; step /= 2) {
+		u32 opp = opp_index(slower + step - 1);
 
-		if (row->capacity[opp_index(middle)] < wanted_cap)
-			low = middle + 1;
-		else
-			high = middle;
+		slower += step * (is_less(opp, nr_opps) & is_less(row->capacity[opp], wanted_cap));
 	}
-	if (low >= row->nr_opps && low > 0)
-		low = row->nr_opps - 1;
-	return opp_index(low);
+	last = nr_opps - !!nr_opps;
+	return opp_index(min_u32(slower, last));
 }
 
 /* The OPP whose capacity is nearest to what a CPU delivers. */
@@ -267,21 +274,27 @@ static inline __attribute__((always_inline)) u32 nearest_opp(const struct joule_
 	return delivered_cap - below_cap < above_cap - delivered_cap ? below : above;
 }
 
-/* Whether a row may be used: OPPs ascend in capacity, powers and energies are bounded. */
+/*
+ * Whether a row may be used: OPPs ascend in capacity, powers and energies are
+ * bounded. Without branches, as opp_for() is.
+ */
 static inline __attribute__((always_inline)) int row_is_sound(const struct joule_cost_row *row)
 {
-	u32 i, previous = 0, sound = row->nr_opps <= JOULE_MAX_OPPS;
+	u32 i, previous = 0, faults = is_less(JOULE_MAX_OPPS, row->nr_opps);
 
 	for (i = 0; i < JOULE_MAX_OPPS; i++) {
-		if (i >= row->nr_opps)
-			break;
-		sound &= row->capacity[i] > previous && row->capacity[i] <= CAPACITY_SCALE;
-		sound &= row->busy_uw[i] <= JOULE_MAX_UW && row->shared_uw[i] <= JOULE_MAX_UW;
+		u32 faults_here = !is_less(previous, row->capacity[i]);
+
+		faults_here |= is_less(CAPACITY_SCALE, row->capacity[i]);
+		faults_here |= is_less(JOULE_MAX_UW, row->busy_uw[i]);
+		faults_here |= is_less(JOULE_MAX_UW, row->shared_uw[i]);
+		faults |= faults_here & is_less(i, row->nr_opps);
 		previous = row->capacity[i];
 	}
-	sound &= row->wake_nj[JOULE_SHALLOW] <= JOULE_MAX_NJ;
-	sound &= row->wake_nj[JOULE_DEEP] <= JOULE_MAX_NJ && row->group_wake_nj <= JOULE_MAX_NJ;
-	return sound;
+	faults |= is_less(JOULE_MAX_NJ, row->wake_nj[JOULE_SHALLOW]);
+	faults |= is_less(JOULE_MAX_NJ, row->wake_nj[JOULE_DEEP]);
+	faults |= is_less(JOULE_MAX_NJ, row->group_wake_nj);
+	return !faults;
 }
 
 /* Bucket of a waiting time. */
