@@ -51,7 +51,8 @@ for cpu in /sys/devices/system/cpu/cpu[1-9]*; do
     turn ${cpu##*cpu} 1
 done
 kill -0 $stress || fail 'the storm is over'
-kill -INT $stress; wait $stress
+# at once: asked to end, each stressor would finish its round first
+echo 1 > $storm/cgroup.kill; wait $stress
 say starts echo $starts
 say calm joule-hand residue 2000
 lasted
