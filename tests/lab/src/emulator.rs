@@ -7,6 +7,9 @@
 //! The emulator's two threads would still race for the guest's timers, so they are made to take turns
 //! ([`crate::turns`]), and nothing sets timers of the host's clock, at which the emulator would end what a CPU
 //! executes. Limit: a guest all of whose CPUs stay busy for a second of the host's time need not repeat.
+//! A machine that has the host's clock has none of this, and is not meant to repeat. Its CPUs take turns all the
+//! same: in parallel (`thread=multi`), one may still execute the breakpoint of a patch of the kernel's code that
+//! another has finished, and the kernel dies of it (QEMU 7.2).
 
 use crate::process;
 use crate::qmp::Qmp;
@@ -43,6 +46,9 @@ pub struct Shape {
     pub memory_mib: u64,
     /// Seed of the emulator's random numbers.
     pub seed: u64,
+    /// Whether the guest's clock is the host's instead of a count of instructions: time passes however slow the
+    /// CPUs are, and nothing repeats.
+    pub host_clock: bool,
     /// Words for the kernel's command line besides the lab's own.
     pub cmdline: Vec<String>,
 }
@@ -83,6 +89,10 @@ impl Shape {
         let mut line = format!(
             "console=ttyS0 panic=-1 loglevel=5 nokaslr random.trust_cpu=off skew_tick=1 memmap={PAYLOAD_MIB}M${PAYLOAD_AT:#x}"
         );
+        if self.host_clock {
+            // a busy host makes the kernel doubt it
+            line.push_str(" tsc=reliable");
+        }
         for word in &self.cmdline {
             line.push(' ');
             line.push_str(word);
@@ -186,10 +196,12 @@ impl Emulator {
         let sleep = if start.real_sleep { "on" } else { "off" };
         // the library knows the threads by their names; a person is not to wait for busy CPUs
         command.args(["-name", "lab,debug-threads=on"]);
-        if !start.real_sleep {
+        if !start.real_sleep && !shape.host_clock {
             command.env("LD_PRELOAD", start.turns);
         }
-        command.args(["-icount", &format!("shift=0,sleep={sleep}")]);
+        if !shape.host_clock {
+            command.args(["-icount", &format!("shift=0,sleep={sleep}")]);
+        }
         command.arg("-object").arg(format!(
             "memory-backend-file,id=ram,share=on,size={}M,mem-path={}",
             shape.total_mib(),
@@ -311,6 +323,7 @@ mod tests {
             threads: 2,
             memory_mib: 1024,
             seed: 1,
+            host_clock: false,
             cmdline: vec!["quiet".to_owned()],
         }
     }

@@ -93,6 +93,7 @@ impl<'a> Guest<'a> {
                 threads: 1,
                 memory_mib: 1024,
                 seed: 1,
+                host_clock: false,
                 cmdline: Vec::new(),
             },
             soc: None,
@@ -185,6 +186,14 @@ impl<'a> Guest<'a> {
     #[must_use]
     pub fn cmdline(mut self, word: &str) -> Self {
         self.shape.cmdline.push(word.to_owned());
+        self
+    }
+
+    /// Gives the guest the host's clock. Not repeatable: for what shall go on for so long, however little comes of it
+    /// in the emulator, and meet as many orders of events as there are.
+    #[must_use]
+    pub fn host_clock(mut self) -> Self {
+        self.shape.host_clock = true;
         self
     }
 
