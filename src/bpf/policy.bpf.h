@@ -329,10 +329,18 @@ static inline __attribute__((always_inline)) u64 share_inside(u64 share, u32 wei
 	return share > LEAST_SHARE ? share : LEAST_SHARE;
 }
 
-/* Virtual time that a task of this share is charged for running so long: a weight of 100 is charged
- * that. */
+/* Twice as long as the ticks of the slowest kernel (100 Hz) are apart. */
+#define MOST_CHARGED_NS 20000000ULL
+
+/*
+ * Virtual time that a task of this share is charged for running so long since it was charged last,
+ * at a tick at most: a weight of 100 is charged that. What lasted for longer was not its doing, but
+ * that of interrupts, or of a virtual machine that stood still; charged with all of it, it would
+ * wait for as many times as long as there are others.
+ */
 static inline __attribute__((always_inline)) u64 virtual_ns(u64 ran_ns, u64 share)
 {
+	ran_ns = min_u64(ran_ns, MOST_CHARGED_NS);
 	return ran_ns * (100ULL << SHARE_SHIFT) / (share ? share : 1);
 }
 

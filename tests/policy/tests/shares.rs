@@ -14,6 +14,9 @@ use proptest::prelude::*;
 /// That of a task of the least weight; no share is less.
 const LEAST: f64 = (1u64 << SHARE_SHIFT) as f64;
 
+/// What a task is charged for at once.
+const MOST_CHARGED_NS: u64 = 20_000_000;
+
 /// Weights of tasks and of cgroups, of every magnitude alike.
 fn weights() -> impl Strategy<Value = u32> {
     (0.0..=4.0).prop_map(|exponent: f64| 10f64.powf(exponent) as u32)
@@ -50,9 +53,15 @@ proptest! {
     }
 
     #[test]
-    fn virtual_time_passes_in_inverse_to_the_share(ran_ns in 0u64..20_000_000_000, weight in weights()) {
+    fn virtual_time_passes_in_inverse_to_the_share(ran_ns in 0..=MOST_CHARGED_NS, weight in weights()) {
         let found = virtual_ns(ran_ns, u64::from(weight) << SHARE_SHIFT);
         let exact = ran_ns as f64 * 100.0 / f64::from(weight);
         prop_assert!((exact - found as f64).abs() <= 1.0 + 1e-9 * exact, "{found} for {exact}");
+    }
+
+    #[test]
+    fn nobody_is_charged_for_what_no_tick_interrupted(more_ns in 0u64..1 << 60, weight in weights()) {
+        let share = u64::from(weight) << SHARE_SHIFT;
+        prop_assert_eq!(virtual_ns(MOST_CHARGED_NS + more_ns, share), virtual_ns(MOST_CHARGED_NS, share));
     }
 }
