@@ -13,7 +13,7 @@ use common::{
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::Machine;
-use lab::truth::Truth;
+use lab::truth::{Tasks, Truth};
 use std::sync::OnceLock;
 use std::time::Duration;
 use truth::Recording;
@@ -202,8 +202,8 @@ fn nothing_is_left_in_the_sums_of_tasks_that_have_left() {
     }
 }
 
-/// Big tasks are asleep while the scheduler starts. What is not known of them puts them on little CPUs, from which
-/// they have to be moved.
+/// Big tasks are asleep while the scheduler starts. What is not known of them would start them on little CPUs, where
+/// they have no business.
 #[test]
 fn tasks_are_known_from_before_the_scheduler_started() {
     let script = format!(
@@ -211,15 +211,30 @@ fn tasks_are_known_from_before_the_scheduler_started() {
         joule-load run /lab/seldom.json --duration 6 > /tmp/load 2>&1 & load=$!
         sleep 1
         start
-        counters asleep
+        say asleep cat $vsoc/tasks
         wait $load
-        counters woken
+        say woken cat $vsoc/tasks
         lasted"
     );
     let guest = phone("accounting-seeds").file(workload("seldom"), "/lab/seldom.json");
     let results = succeed(&guest.script(&script)).results;
-    assert!(rise(&results, "placed_idle", "asleep", "woken") > 0);
-    assert_eq!(rise(&results, "misfit_up", "asleep", "woken"), 0);
+    let ran_ns = |on_little: bool| {
+        let so_far = |name| time_of_big_tasks_ns(section(&results, name), on_little);
+        so_far("woken") - so_far("asleep")
+    };
+    let (little_ns, elsewhere_ns) = (ran_ns(true), ran_ns(false));
+    eprintln!("{little_ns} ns on little CPUs, {elsewhere_ns} ns on larger ones");
+    assert!(elsewhere_ns > 60_000_000, "they did not wake up");
+    assert_eq!(little_ns, 0);
+}
+
+/// How long threads of that name ran in the little cluster, or in the others.
+fn time_of_big_tasks_ns(text: &str, on_little: bool) -> u64 {
+    let tasks = Tasks::parse(text).unwrap().tasks;
+    let big = tasks.iter().filter(|task| task.comm.starts_with("big"));
+    let runs = big.flat_map(|task| &task.runs);
+    let there = runs.filter(|run| (run.cluster == "little") == on_little);
+    there.flat_map(|run| &run.opps).map(|(_, ns)| ns).sum()
 }
 
 #[test]
