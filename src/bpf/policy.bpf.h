@@ -344,6 +344,24 @@ static inline __attribute__((always_inline)) u64 virtual_ns(u64 ran_ns, u64 shar
 	return ran_ns * (100ULL << SHARE_SHIFT) / (share ? share : 1);
 }
 
+/*
+ * Virtual time by which a task may be ahead of its queue's clock: what a task of the least weight
+ * is charged in a tick of the usual length, and a little more. The others have to run for so long,
+ * each, before it runs again; what is worth less than anything else may hold a lock all the same,
+ * or be what the kernel waits for (RCU).
+ */
+#define MOST_AHEAD_NS 500000000ULL
+
+/* A task's virtual time on a clock: a slice behind it at most, and not too far ahead. */
+static inline __attribute__((always_inline)) u64 vtime_by(u64 clock, u64 vtime, u64 slice_ns)
+{
+	s64 ahead = vtime - clock;
+
+	if (ahead < -(s64)slice_ns)
+		return clock - slice_ns;
+	return ahead > (s64)MOST_AHEAD_NS ? clock + MOST_AHEAD_NS : vtime;
+}
+
 /* A group's load as placement sees it. */
 struct load {
 	u32 sum_cap; /* utilisation of all its tasks */

@@ -5,7 +5,8 @@
  * One queue per group, ordered by virtual time: the run time charged so far,
  * divided by the share that the task is due (share.bpf.h). A task that slept
  * comes back at most one slice behind the queue's clock, so sleep earns a head
- * start but no debt.
+ * start but no debt; nobody is more than half a second ahead of it, so that what
+ * has hardly any weight is not kept waiting for ever.
  * Tasks that may use one CPU only (pinned, or migration disabled) wait in a
  * queue of that CPU: in the group's queue every other CPU would have to step
  * over them. A CPU takes the earlier of the two heads, and when both are empty
@@ -48,12 +49,9 @@ static __always_inline u64 dsq_of_cpu(s32 cpu)
 	return CPU_DSQ_BASE + cpu;
 }
 
-/* The task's virtual time on the group's clock: a slice behind it at most. */
 static __always_inline u64 fair_vtime(const struct task_struct *p, u32 group)
 {
-	u64 earliest = group_vtime(group) - settings.slice_ns;
-
-	return time_before(p->scx.dsq_vtime, earliest) ? earliest : p->scx.dsq_vtime;
+	return vtime_by(group_vtime(group), p->scx.dsq_vtime, settings.slice_ns);
 }
 
 /* Bit g: something may wait in the queue of group g; and when that was said last. */

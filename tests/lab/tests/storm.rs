@@ -44,6 +44,14 @@ turn() {
     sleep $BREATH
     lasted
 }
+# the sums: who happens to be awake is in them by right, what the storm left would stay
+calm() {
+    for _ in $(seq 10); do
+        joule-hand residue 1000 > /tmp/residue
+        grep -qv ' 0$' /tmp/residue || break
+    done
+    cat /tmp/residue
+}
 sleep $BREATH
 lasted
 for cpu in /sys/devices/system/cpu/cpu[1-9]*; do
@@ -54,7 +62,7 @@ kill -0 $stress || fail 'the storm is over'
 # at once: asked to end, each stressor would finish its round first
 echo 1 > $storm/cgroup.kill; wait $stress
 say starts echo $starts
-say calm joule-hand residue 2000
+say calm calm
 lasted
 stop
 say log cat /tmp/log

@@ -22,6 +22,8 @@ unsafe extern "C" {
     pub safe fn share_inside(share: u64, weight: u32, sum: i64, group_weight: u32) -> u64;
     #[link_name = "policy_virtual_ns"]
     pub safe fn virtual_ns(ran_ns: u64, share: u64) -> u64;
+    #[link_name = "policy_vtime_by"]
+    pub safe fn vtime_by(clock: u64, vtime: u64, slice_ns: u64) -> u64;
     #[link_name = "policy_util_cap"]
     pub safe fn util_cap(util: u64) -> u32;
     #[link_name = "policy_util_est_after"]

@@ -59,6 +59,11 @@ u64 policy_virtual_ns(u64 ran_ns, u64 share)
 	return virtual_ns(ran_ns, share);
 }
 
+u64 policy_vtime_by(u64 clock, u64 vtime, u64 slice_ns)
+{
+	return vtime_by(clock, vtime, slice_ns);
+}
+
 u32 policy_util_cap(u64 util)
 {
 	return util_cap(util);

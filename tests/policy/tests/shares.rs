@@ -8,7 +8,7 @@
     reason = "weights are at most 10 000, and shares and times stay below 2^53"
 )]
 
-use policy::{SHARE_SHIFT, share_inside, virtual_ns};
+use policy::{SHARE_SHIFT, share_inside, virtual_ns, vtime_by};
 use proptest::prelude::*;
 
 /// That of a task of the least weight; no share is less.
@@ -16,6 +16,9 @@ const LEAST: f64 = (1u64 << SHARE_SHIFT) as f64;
 
 /// What a task is charged for at once.
 const MOST_CHARGED_NS: u64 = 20_000_000;
+
+/// How far a task may be ahead of its queue's clock.
+const MOST_AHEAD_NS: i64 = 500_000_000;
 
 /// Weights of tasks and of cgroups, of every magnitude alike.
 fn weights() -> impl Strategy<Value = u32> {
@@ -63,5 +66,12 @@ proptest! {
     fn nobody_is_charged_for_what_no_tick_interrupted(more_ns in 0u64..1 << 60, weight in weights()) {
         let share = u64::from(weight) << SHARE_SHIFT;
         prop_assert_eq!(virtual_ns(MOST_CHARGED_NS + more_ns, share), virtual_ns(MOST_CHARGED_NS, share));
+    }
+
+    #[test]
+    fn nobody_is_far_from_the_clock(clock: u64, ahead_ns in prop_oneof![-2_000_000_000i64..2_000_000_000, -(1i64 << 62)..1 << 62], slice_ns in 0u64..100_000_000) {
+        let found = vtime_by(clock, clock.wrapping_add(ahead_ns as u64), slice_ns);
+        let expected = ahead_ns.clamp(-(slice_ns as i64), MOST_AHEAD_NS);
+        prop_assert_eq!(found.wrapping_sub(clock) as i64, expected);
     }
 }
