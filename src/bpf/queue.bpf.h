@@ -6,7 +6,10 @@
  * divided by the share that the task is due (share.bpf.h). A task that slept
  * comes back at most one slice behind the queue's clock, so sleep earns a head
  * start but no debt; nobody is more than half a second ahead of it, so that what
- * has hardly any weight is not kept waiting for ever.
+ * has hardly any weight is not kept waiting for ever. What was preempted inside
+ * of an RCU read-side section is as far behind as can be: of a nice kernel thread
+ * in the middle of a huge page the whole machine would wait, and after 20 s the
+ * kernel takes the scheduler away.
  * Tasks that may use one CPU only (pinned, or migration disabled) wait in a
  * queue of that CPU: in the group's queue every other CPU would have to step
  * over them. A CPU takes the earlier of the two heads, and when both are empty
@@ -54,6 +57,17 @@ static __always_inline u64 fair_vtime(const struct task_struct *p, u32 group)
 	return vtime_by(group_vtime(group), p->scx.dsq_vtime, settings.slice_ns);
 }
 
+/*
+ * Whether the task was preempted where it holds up RCU, and with it all that waits for a grace
+ * period (rcu_note_context_switch, kernel/rcu/tree_plugin.h). Not how deep it is in read-side
+ * sections: of who runs here, this program is one.
+ */
+static __always_inline bool holds_up_rcu(const struct task_struct *p)
+{
+	return bpf_core_field_exists(p->rcu_read_unlock_special) &&
+	       p->rcu_read_unlock_special.b.blocked;
+}
+
 /* Bit g: something may wait in the queue of group g; and when that was said last. */
 static u64 waiting_groups;
 static u64 hinted_at[JOULE_MAX_GROUPS];
@@ -91,7 +105,9 @@ static __always_inline void drop_hint(u32 group, u64 now)
 /* Inserts by virtual time into a queue that runs on the group's clock. */
 static __always_inline void insert_fair(struct task_struct *p, u64 dsq, u32 group, u64 enq_flags)
 {
-	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, fair_vtime(p, group), enq_flags);
+	u64 vtime = holds_up_rcu(p) ? group_vtime(group) - settings.slice_ns : fair_vtime(p, group);
+
+	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, vtime, enq_flags);
 	count(JOULE_QUEUED);
 }
 
