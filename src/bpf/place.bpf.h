@@ -23,6 +23,9 @@
  * clusters that are asleep or wasteful. A task that waits by choice is not
  * fetched by other groups and wakes nobody until its time is over; then the
  * next tick of its group sees to it (queue.bpf.h).
+ * Where each CPU has a clock of its own nobody waits: the clocks fall where
+ * they have nothing to do, and who has waited is fetched by whichever CPU is
+ * free, to begin there slowly.
  *
  * Cost: one pass over the groups (not the CPUs), each with a binary search of
  * its OPPs; idle CPUs come from the kernel's idle mask.
@@ -227,7 +230,7 @@ __weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 inter
 	u32 busy = group_busy_cpus(group);
 	s32 queued;
 
-	if (!allowed || !busy)
+	if (!allowed || !busy || has_own_clock(group))
 		return 0;
 	queued = scx_bpf_dsq_nr_queued(group);
 	if (queued < 0)
