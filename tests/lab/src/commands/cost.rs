@@ -29,6 +29,9 @@ pub struct Args {
     /// Windows of 0.5 simulated seconds to count
     #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=100))]
     windows: u32,
+    /// Leave the peers out
+    #[arg(long)]
+    alone: bool,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
@@ -41,7 +44,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         scheduler: Ok(Scheduler::of_program(&built(&args.scheduler_binary)?, "")),
     }];
-    subjects.extend(PEERS.iter().map(|peer| Subject {
+    let beside = if args.alone { &[][..] } else { &PEERS };
+    subjects.extend(beside.iter().map(|peer| Subject {
         name: peer.name.to_owned(),
         version: peer.version.to_owned(),
         scheduler: peers.scheduler(peer),
