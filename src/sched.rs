@@ -28,6 +28,9 @@ use std::os::fd::AsFd;
 /// Slot of the prior's cost table.
 const STATIC_SLOT: u32 = intf::joule_limits_JOULE_STATIC_SLOT;
 
+/// Groups of a class up to which a wake-up asks all of them; of more, a few (`groups_to_ask` in place.bpf.h).
+const ALL_OF_A_CLASS: u32 = 2;
+
 /// How the scheduler ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -72,7 +75,11 @@ impl<'a> Scheduler<'a> {
         rodata.topology = relations(topology)?;
         rodata.smt_enabled = topology.cpus.iter().any(|cpu| cpu.facts.siblings.len() > 1);
         let policies = topology.domains.iter().filter_map(|it| it.policy.as_ref());
-        rodata.software_clocks = policies.filter(|it| !it.hardware_chooses()).count() > 0;
+        let by_hardware = policies.map(|it| it.hardware_chooses());
+        rodata.software_clocks = by_hardware.clone().any(|it| !it);
+        rodata.hardware_clocks = by_hardware.clone().any(|it| it);
+        let mut classes = rodata.topology.class_groups.iter();
+        rodata.choosy = classes.any(|groups| groups.count_ones() > ALL_OF_A_CLASS);
 
         let operations = skel.struct_ops.joule_ops_mut();
         operations.exit_dump_len = config.exit_dump_len;
@@ -293,6 +300,9 @@ fn relations(topology: &Topology) -> Result<types::joule_topology> {
         slot.nr_cpus = u32::try_from(group.cpus.len())?;
         slot.class = u32::try_from(group.class)?;
         slot.per_cpu_freq = u32::from(group.per_cpu_freq);
+        if let Some(groups) = relations.class_groups.get_mut(group.class) {
+            *groups |= 1 << index;
+        }
         for &cpu in &group.cpus {
             if let Some(entry) = relations.cpu_group.get_mut(cpu) {
                 *entry = u8::try_from(index)?;
@@ -362,8 +372,9 @@ fn group_activity(bytes: &[u8]) -> GroupActivity {
 fn cost_bytes(table: &CostTable) -> Result<Vec<u8>> {
     let max_opps = usize::try_from(intf::joule_limits_JOULE_MAX_OPPS)?;
     let max_classes = usize::try_from(intf::joule_limits_JOULE_MAX_CLASSES)?;
+    let row_words = size_of::<intf::joule_cost_row>() / 4;
     table.check()?;
-    let mut words: Vec<u32> = Vec::with_capacity(size_of::<intf::joule_cost_row>() / 4);
+    let mut words: Vec<u32> = Vec::with_capacity(max_classes * row_words);
     for class in &table.classes {
         words.push(u32::try_from(class.opps.len())?);
         let fields: [fn(&OppCost) -> u32; 3] =
@@ -376,8 +387,10 @@ fn cost_bytes(table: &CostTable) -> Result<Vec<u8>> {
         let wake = |depth: Option<&IdleCost>| depth.map_or(0, |depth| depth.wake_nj);
         let (shallow, deep) = (wake(class.idle.first()), wake(class.idle.last()));
         words.extend([shallow, deep, class.cluster_wake_nj]);
+        // opp_at, which the BPF side fills in
+        words.resize(words.len().next_multiple_of(row_words), 0);
     }
-    words.resize(max_classes * size_of::<intf::joule_cost_row>() / 4, 0);
+    words.resize(max_classes * row_words, 0);
     let rows = words.into_iter().flat_map(u32::to_ne_bytes);
     Ok(table
         .generation

@@ -85,6 +85,16 @@ static __always_inline u32 task_need(const struct task_ctx *tctx)
 	return max_u32(need_of(util_cap(tctx->util), tctx->est_cap), tctx->catch_up_cap);
 }
 
+/*
+ * Least capacity of a CPU that the task fits. It leaves a quarter to spare at
+ * least, as for the kernel (fits_capacity, kernel/sched/fair.c), since a CPU's
+ * top clock has no reserve.
+ */
+static __always_inline u32 fitting_cap(const struct task_ctx *tctx)
+{
+	return with_headroom(task_need(tctx), max_u32(settings.headroom_pct, 125));
+}
+
 /* --- inside a group's lock --- */
 
 static __always_inline void sum_advance(struct group_ctx *gctx, u64 now)
@@ -92,7 +102,8 @@ static __always_inline void sum_advance(struct group_ctx *gctx, u64 now)
 	u64 dt = elapsed_ns(now, gctx->sum_at);
 
 	gctx->sum = decay(gctx->sum, dt);
-	gctx->waited = decay(gctx->waited, dt);
+	if (gctx->waited)
+		gctx->waited = decay(gctx->waited, dt);
 	if (time_before(gctx->sum_at, now))
 		gctx->sum_at = now;
 }
@@ -131,42 +142,27 @@ static void util_rest(struct task_ctx *tctx, u64 now)
 		tctx->util_at = now;
 }
 
-/* The task's utilisation at `now` is `util`. */
-static void util_set(struct task_ctx *tctx, u64 util, u64 now)
-{
-	struct group_ctx *gctx = group_ctx_of(tctx->group);
-	u64 left;
-
-	util_rest(tctx, now);
-	left = tctx->util;
-	tctx->util = util;
-	if (!gctx)
-		return;
-	bpf_spin_lock(&gctx->lock);
-	sum_advance(gctx, now);
-	sum_replace(gctx, left, util);
-	bpf_spin_unlock(&gctx->lock);
-}
-
-/* That of one that has run, with what its CPU has delivered since: capacity times ns. */
-static void util_run(struct task_ctx *tctx, u64 delivered, u64 now)
+/* The utilisation of a task that has run, with what its CPU has delivered since it was brought up
+ * to date: capacity times ns. */
+static __always_inline u64 util_run(struct task_ctx *tctx, u64 delivered, u64 now)
 {
 	u64 dt = elapsed_ns(now, tctx->util_at);
 	u64 work = min_u64(work_of(delivered), dt);
 
 	tctx->ran_ns += dt;
 	tctx->lost_ns += dt - work;
-	util_set(tctx, util_after(tctx->util, work), now);
+	return util_after(tctx->util, work);
 }
 
-/* That of one that goes to sleep; what it used until now is what the next activation will. */
-static void util_sleep(struct task_ctx *tctx, u64 now)
+/* That of one that goes to sleep with `util`; what it used is what the next activation will. */
+static __always_inline u64 util_sleep(struct task_ctx *tctx, u64 util)
 {
-	tctx->est_cap = util_est_after(tctx->est_cap, util_cap(tctx->util));
+	tctx->est_cap = util_est_after(tctx->est_cap, util_cap(util));
 	tctx->pace_cap = pace_after(tctx->pace_cap, tctx->ran_ns, tctx->lost_ns);
-	util_set(tctx, util_asleep(tctx->util, tctx->lost_ns), now);
+	util = util_asleep(util, tctx->lost_ns);
 	tctx->ran_ns = tctx->lost_ns = 0;
 	tctx->catch_up_cap = 0;
+	return util;
 }
 
 /* How kernels before 6.8 keep util_est (kernel/sched/fair.c). */
@@ -237,74 +233,79 @@ static void group_join(struct task_ctx *tctx, u32 group, u64 now)
  * Moves the task's sums and its place in virtual time to another group. One that
  * comes from nowhere has its place where the group's clock is.
  */
-static void group_move(struct task_struct *p, struct task_ctx *tctx, u32 group, u64 now)
+static void group_move(struct task_ctx *tctx, u32 group, u64 now)
 {
 	u64 ahead = 0;
 
 	if (tctx->group == group)
 		return;
 	if (tctx->group < JOULE_MAX_GROUPS)
-		ahead = p->scx.dsq_vtime - group_vtime(tctx->group);
-	scx_bpf_task_set_dsq_vtime(p, group_vtime(group) + ahead);
+		ahead = tctx->vtime - group_vtime(tctx->group);
+	tctx->vtime = group_vtime(group) + ahead;
 	group_leave(tctx, now);
 	group_join(tctx, group, now);
 }
 
-/* The task starts (1) or stops (0) being runnable: counts its need. */
-static void set_runnable(struct task_ctx *tctx, u32 runnable)
+/* The task's need starts to count, as it is runnable. */
+static void need_enter(struct task_ctx *tctx)
 {
 	struct group_ctx *gctx = group_ctx_of(tctx->group);
 
-	if (tctx->runnable == runnable)
+	if (tctx->runnable)
 		return;
-	tctx->runnable = runnable;
+	tctx->runnable = 1;
 	if (!gctx)
 		return;
-	if (runnable)
-		tctx->counted_cap = task_need(tctx);
+	tctx->counted_cap = task_need(tctx);
 	bpf_spin_lock(&gctx->lock);
-	if (runnable)
-		need_add(gctx, tctx->counted_cap);
-	else
-		need_drop(gctx, tctx->counted_cap);
+	need_add(gctx, tctx->counted_cap);
 	bpf_spin_unlock(&gctx->lock);
-}
-
-/* A running task outgrew the need it is counted with. */
-static void recount_need(struct task_ctx *tctx)
-{
-	struct group_ctx *gctx = group_ctx_of(tctx->group);
-	u32 need_cap = task_need(tctx);
-
-	if (!gctx || !tctx->runnable || need_bucket(need_cap) == need_bucket(tctx->counted_cap))
-		return;
-	bpf_spin_lock(&gctx->lock);
-	need_drop(gctx, tctx->counted_cap);
-	need_add(gctx, need_cap);
-	bpf_spin_unlock(&gctx->lock);
-	tctx->counted_cap = need_cap;
-}
-
-/* What the task has in this group's sum at `now`: nothing when it is elsewhere. */
-static __always_inline u64 own_share(const struct task_ctx *tctx, u32 group, u64 now)
-{
-	if (tctx->group != group)
-		return 0;
-	return decay(tctx->util, elapsed_ns(now, tctx->util_at));
 }
 
 /*
- * A group's load without `own` (UTIL_SHIFT fixed point). Global functions are
- * verified once and not per caller, which is why they take plain numbers.
+ * Notes in the group's sums that the task's utilisation is `util`, and with it
+ * what it needs; or that it needs nothing, as it is no longer runnable.
  */
-__weak u32 group_sum_cap(u32 group, u64 own, u64 now)
+static void recount(struct task_ctx *tctx, u64 util, bool runnable, u64 now)
 {
-	struct group_ctx *gctx = group_ctx_of(group);
-	u64 sum;
+	struct group_ctx *gctx = group_ctx_of(tctx->group);
+	u32 counted_cap = tctx->counted_cap, need_cap;
+	bool was_counted = tctx->runnable, changed;
+	u64 left;
 
+	util_rest(tctx, now);
+	left = tctx->util;
+	tctx->util = util;
+	need_cap = task_need(tctx);
+	changed = was_counted && (!runnable || need_bucket(need_cap) != need_bucket(counted_cap));
+	if (changed && runnable)
+		tctx->counted_cap = need_cap;
+	if (!runnable)
+		tctx->runnable = 0;
 	if (!gctx)
-		return 0;
-	sum = decay(gctx->sum, elapsed_ns(now, gctx->sum_at));
+		return;
+	bpf_spin_lock(&gctx->lock);
+	sum_advance(gctx, now);
+	sum_replace(gctx, left, util);
+	if (changed) {
+		need_drop(gctx, counted_cap);
+		if (runnable)
+			need_add(gctx, need_cap);
+	}
+	bpf_spin_unlock(&gctx->lock);
+}
+
+/* What a task that is up to date has in this group's sum: nothing when it is elsewhere. */
+static __always_inline u64 own_share(const struct task_ctx *tctx, u32 group)
+{
+	return tctx->group == group ? tctx->util : 0;
+}
+
+/* A group's load without `own` (UTIL_SHIFT fixed point). */
+static __always_inline u32 group_sum_cap(const struct group_ctx *gctx, u64 own, u64 now)
+{
+	u64 sum = decay(gctx->sum, elapsed_ns(now, gctx->sum_at));
+
 	return util_cap(own < sum ? sum - own : 0);
 }
 
@@ -326,11 +327,9 @@ static void note_wait(u32 group, u64 waited_ns, u32 capacity, u64 now)
 }
 
 /* What waited in the group lately, as utilisation. */
-static __always_inline u32 group_waited_cap(u32 group, u64 now)
+static __always_inline u32 group_waited_cap(const struct group_ctx *gctx, u64 now)
 {
-	struct group_ctx *gctx = group_ctx_of(group);
-
-	return gctx ? util_cap(decay(gctx->waited, elapsed_ns(now, gctx->sum_at))) : 0;
+	return gctx->waited ? util_cap(decay(gctx->waited, elapsed_ns(now, gctx->sum_at))) : 0;
 }
 
 /*
@@ -356,17 +355,9 @@ static __always_inline u32 group_guard(u32 group)
 }
 
 /* The profile's headroom, and what the group's wake-ups need beyond it. */
-static __always_inline u32 group_headroom_pct(u32 group)
+static __always_inline u32 group_headroom_pct(const struct group_ctx *gctx)
 {
-	return settings.headroom_pct + (group_guard(group) >> GUARD_SHIFT);
-}
-
-/* Needs of the group's runnable tasks. */
-static __always_inline u32 group_est_cap(u32 group)
-{
-	struct group_ctx *gctx = group_ctx_of(group);
-
-	return gctx ? gctx->est_cap : 0;
+	return settings.headroom_pct + (min_u32(gctx->guard, GUARD_MOST) >> GUARD_SHIFT);
 }
 
 /* The task wakes up: how often does it? */
@@ -381,13 +372,56 @@ static __always_inline void note_wakeup(struct task_ctx *tctx, u64 now)
 	tctx->woke_at = now;
 }
 
-__weak u32 group_top_cap(u32 group)
+/* Need of the neediest of the group's runnable tasks. */
+static __always_inline u32 group_top_cap(const struct group_ctx *gctx)
 {
-	struct group_ctx *gctx = group_ctx_of(group);
+	u32 bitmap = gctx->need_bitmap;
 
-	if (!gctx || !gctx->need_bitmap)
-		return 0;
-	return bucket_cap(highest_bit(gctx->need_bitmap));
+	return bitmap ? bucket_cap(highest_bit(bitmap)) : 0;
+}
+
+/*
+ * How many tasks are, or are about to be, in the queue of each group; and, by
+ * bits, of which groups that is not 0. A task counts from before the kernel
+ * inserts it, when the callback has returned, until it runs or is taken out.
+ */
+static u32 nr_waiting[JOULE_MAX_GROUPS];
+static u64 waiting_groups;
+
+static __always_inline u32 group_waiting(u32 group)
+{
+	u32 *nr = MEMBER_VPTR(nr_waiting, [group]);
+
+	return nr ? READ_ONCE(*nr) : 0;
+}
+
+/* The task is no longer in a group's queue. */
+static __always_inline void leave_queue(struct task_ctx *tctx)
+{
+	u32 group = tctx->queue, *nr = MEMBER_VPTR(nr_waiting, [group]);
+
+	tctx->queue = JOULE_NO_GROUP;
+	if (!nr || __sync_fetch_and_sub(nr, 1) != 1)
+		return;
+	__sync_fetch_and_and(&waiting_groups, ~group_bit(group));
+	/* Who came meanwhile may have found the bit still set. */
+	if (__sync_fetch_and_add(nr, 0))
+		__sync_fetch_and_or(&waiting_groups, group_bit(group));
+}
+
+/* It will be in this group's. */
+static __always_inline void enter_queue(struct task_ctx *tctx, u32 group)
+{
+	u32 *nr = MEMBER_VPTR(nr_waiting, [group]), before;
+
+	if (!nr)
+		return;
+	tctx->queue = group;
+	before = __sync_fetch_and_add(nr, 1);
+	/* Only an atomic whose result is used is a barrier. */
+	asm volatile("" : : "r"(before));
+	if (!(READ_ONCE(waiting_groups) & group_bit(group)))
+		__sync_fetch_and_or(&waiting_groups, group_bit(group));
 }
 
 /* Adds up what must be zero when every task has left (self check, by BPF_PROG_RUN). */
@@ -402,6 +436,7 @@ static void residue_of_all(struct joule_residue *residue, u64 now)
 			break;
 		residue->sum_cap += util_cap(decay(gctx->sum, elapsed_ns(now, gctx->sum_at)));
 		residue->est_cap += gctx->est_cap;
+		residue->nr_waiting += group_waiting(group);
 		bpf_for (bucket, 0, NEED_BUCKETS) {
 			residue->nr_counted += gctx->need_count[bucket & (NEED_BUCKETS - 1)];
 		}

@@ -20,8 +20,9 @@
  * invariant: a task's mean capacity over a stretch is the integral's
  * difference over the time's, exact across changes of clock in between. The
  * clock is learnt from the cpu_frequency tracepoint where software sets it,
- * and at each look where hardware does (arch_scale_freq_capacity is refreshed
- * by the kernel's tick).
+ * and where hardware does when a task starts to run and at its ticks
+ * (arch_scale_freq_capacity is refreshed by the kernel's tick). A machine whose
+ * clocks nobody is known to set is looked at at ticks.
  *
  * The control loop is woken through a ring buffer when enough busy time has
  * gathered to be worth a sample: nothing wakes it on an idle machine.
@@ -78,6 +79,22 @@ struct {
 u64 gathered_ns;
 u64 wake_after_ns;
 
+/* Bit g: some CPU of group g is at work; all of them are. */
+static u64 awake_groups, full_groups;
+
+/* Whether the group belongs to the set from now on. */
+static __always_inline void set_member(u64 *groups, u32 group, bool member)
+{
+	u64 bit = group_bit(group);
+
+	if (!(READ_ONCE(*groups) & bit) == !member)
+		return;
+	if (member)
+		__sync_fetch_and_or(groups, bit);
+	else
+		__sync_fetch_and_and(groups, ~bit);
+}
+
 static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
 {
 	return bpf_map_lookup_elem(&cpu_ctxs, &cpu);
@@ -111,21 +128,32 @@ static __always_inline u32 capacity_now(s32 cpu)
 	return (full * scx_bpf_cpuperf_cur(cpu) + SCX_CPUPERF_ONE / 2) / SCX_CPUPERF_ONE;
 }
 
-/* Notes the present clock of a CPU and returns its capacity integral at `now`. */
-static __always_inline u64 delivered_until(struct cpu_ctx *cctx, s32 cpu, u64 now)
+/* The CPU's own capacity integral at `now`. Where software sets no clocks, nobody else writes it.
+ */
+static __always_inline u64 delivered_until(struct cpu_ctx *cctx, u64 now)
 {
-	u32 capacity = capacity_now(cpu);
 	u64 delivered;
 
+	if (!software_clocks)
+		return cctx->delivered + elapsed_ns(now, cctx->at) * cctx->capacity;
 	bpf_spin_lock(&cctx->lock);
 	delivered = cctx->delivered + elapsed_ns(now, cctx->at) * cctx->capacity;
-	if (cctx->capacity != capacity) {
-		cctx->delivered = delivered;
-		cctx->at = time_before(cctx->at, now) ? now : cctx->at;
-		cctx->capacity = capacity;
-	}
 	bpf_spin_unlock(&cctx->lock);
 	return delivered;
+}
+
+/* Notes the CPU's present clock. */
+static __always_inline void note_clock(struct cpu_ctx *cctx, s32 cpu, u64 now)
+{
+	u32 capacity = capacity_now(cpu);
+
+	if (cctx->capacity == capacity)
+		return;
+	bpf_spin_lock(&cctx->lock);
+	cctx->delivered += elapsed_ns(now, cctx->at) * cctx->capacity;
+	cctx->at = time_before(cctx->at, now) ? now : cctx->at;
+	cctx->capacity = capacity;
+	bpf_spin_unlock(&cctx->lock);
 }
 
 /* Inside the record's lock: counts the group's time since the last event. */
@@ -168,24 +196,25 @@ static __always_inline void count_own_time(struct joule_activity *activity, stru
 	cctx->counted_until = now;
 }
 
-/* The OPP that a CPU of the group runs at. */
-static __always_inline u32 opp_now(u32 group, s32 cpu)
+/* The OPP that a CPU of the group runs at, by its clock when that was noted last. */
+static __always_inline u32 opp_of(u32 group, const struct cpu_ctx *cctx)
 {
 	const struct joule_cost_row *row = costs_of_group(group, JOULE_STATIC_SLOT);
 
-	return row ? nearest_opp(row, capacity_now(cpu)) : 0;
+	return row && cctx ? nearest_opp(row, cctx->capacity) : 0;
 }
 
 /* A CPU became busy (exit from idle) or idle. */
 static void count_transition(s32 cpu, bool idle, u64 now)
 {
-	u32 group = group_of_cpu(cpu), opp = opp_now(group, cpu);
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu), *sibling = sibling_ctx(cpu);
 	u32 before, after = idle ? CPU_STATE_IDLE : CPU_STATE_BUSY;
+	u32 group = group_of_cpu(cpu), opp = opp_of(group, cctx);
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+	const volatile struct joule_group *info = group_info(group);
 	u64 slept = 0, shallow;
 
-	if (!cctx || !activity || cctx->state == after)
+	if (!cctx || !activity || !info || cctx->state == after)
 		return;
 	before = cctx->state;
 	if (idle)
@@ -223,6 +252,8 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 		else
 			activity->deep_exits++;
 	}
+	set_member(&awake_groups, group, activity->busy_cpus);
+	set_member(&full_groups, group, activity->busy_cpus >= info->nr_cpus);
 	bpf_spin_unlock(&activity->lock);
 }
 
@@ -246,13 +277,14 @@ static __always_inline bool is_shallow(s32 cpu, u64 now)
 /* The clock of a CPU changed. */
 static void count_clock(s32 cpu, u64 now)
 {
-	u32 group = group_of_cpu(cpu), opp = opp_now(group, cpu);
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu), *sibling = sibling_ctx(cpu);
+	u32 group = group_of_cpu(cpu), opp;
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
 
 	if (!activity || !cctx)
 		return;
-	delivered_until(cctx, cpu, now);
+	note_clock(cctx, cpu, now);
+	opp = opp_of(group, cctx);
 	if (activity->opp == opp && !has_own_clock(group))
 		return;
 	bpf_spin_lock(&activity->lock);

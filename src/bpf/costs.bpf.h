@@ -2,7 +2,7 @@
 /*
  * What work costs: the prior's table and the published ones.
  *
- * Three slots. The prior's is written before loading and never again. The
+ * Three slots. The prior's is written before attaching and never again. The
  * control loop fills whichever of the other two is not in use and runs
  * publish(), which checks every value, stamps the table with this side's clock
  * and makes it current by storing one word. A reader loads that word once per
@@ -58,22 +58,20 @@ static __always_inline u64 table_generation(u32 slot)
 	return table ? READ_ONCE(table->generation) : 0;
 }
 
-/* Makes a filled slot current: 0, or -EINVAL and everything stays as it was. */
-static int publish_table(const struct joule_publish *request, u64 now)
+/* Checks the table in a slot that nobody reads, and completes it for use: 0, or -EINVAL. */
+static int prepare_table(u32 slot, u64 generation)
 {
-	u32 slot = request->slot, class, group;
-	struct joule_cost_table *table;
+	struct joule_cost_table *table = bpf_map_lookup_elem(&cost_tables, &slot);
+	u32 class, group;
 
-	if (slot >= JOULE_STATIC_SLOT || slot == READ_ONCE(published_slot))
-		return -EINVAL;
-	table = bpf_map_lookup_elem(&cost_tables, &slot);
-	if (!table || table->generation != request->generation)
+	if (!table || table->generation != generation)
 		return -EINVAL;
 	bpf_for (class, 0, JOULE_MAX_CLASSES) {
-		const struct joule_cost_row *row = MEMBER_VPTR(table->row, [class]);
+		struct joule_cost_row *row = MEMBER_VPTR(table->row, [class]);
 
 		if (!row || !row_is_sound(row))
 			return -EINVAL;
+		index_opps(row);
 	}
 	/* Without an OPP in its row a class would never be chosen. */
 	bpf_for (group, 0, topology.nr_groups) {
@@ -82,6 +80,20 @@ static int publish_table(const struct joule_publish *request, u64 now)
 		if (!row || !row->nr_opps)
 			return -EINVAL;
 	}
+	return 0;
+}
+
+/* Makes a filled slot current: 0, or -EINVAL and everything stays as it was. */
+static int publish_table(const struct joule_publish *request, u64 now)
+{
+	u32 slot = request->slot;
+	int err;
+
+	if (slot >= JOULE_STATIC_SLOT || slot == READ_ONCE(published_slot))
+		return -EINVAL;
+	err = prepare_table(slot, request->generation);
+	if (err)
+		return err;
 	expires_at[slot & 1] = now + request->ttl_ns;
 	probe_class = request->probe_class;
 	probe_share = min_u32(request->probe_share, JOULE_PROBE_SCALE);

@@ -33,6 +33,7 @@ enum joule_limits {
 	JOULE_SHALLOW = 0, /* depths of idle, by length: joule_config.deep_idle_ns divides them */
 	JOULE_DEEP = 1,
 	JOULE_NR_DEPTHS = 2,
+	JOULE_OPP_STEPS = 128, /* of capacity, each 1024 / 128 wide: joule_cost_row.opp_at */
 };
 
 /* Everything the command line and the profile decide (src/config.rs). */
@@ -61,16 +62,18 @@ _Static_assert(sizeof(struct joule_group) == 16, "joule_group is 16 bytes");
 struct joule_topology {
 	u32 nr_cpus; /* highest possible CPU number + 1 */
 	u32 nr_groups;
+	u64 class_groups[JOULE_MAX_CLASSES]; /* bit g: group g is of the class */
 	struct joule_group group[JOULE_MAX_GROUPS];
 	u8 cpu_group[JOULE_MAX_CPUS];
 	u16 cpu_sibling[JOULE_MAX_CPUS]; /* the other thread of its core, in the same group */
 };
 
-_Static_assert(sizeof(struct joule_topology) == 8 + 64 * 16 + 3 * 1024, "joule_topology is packed");
+_Static_assert(sizeof(struct joule_topology) == 8 + 8 * 8 + 64 * 16 + 3 * 1024,
+	       "joule_topology is packed");
 
 /*
  * What work costs on one class of CPUs. OPPs ascend strictly by capacity;
- * only the first nr_opps entries count.
+ * only the first nr_opps entries count. The BPF side fills in opp_at.
  */
 struct joule_cost_row {
 	u32 nr_opps;
@@ -79,9 +82,11 @@ struct joule_cost_row {
 	u32 shared_uw[JOULE_MAX_OPPS]; /* once while any CPU of the group is busy */
 	u32 wake_nj[JOULE_NR_DEPTHS];  /* one CPU out of this depth of idle */
 	u32 group_wake_nj;	       /* besides, when the whole group has slept */
+	u8 opp_at[JOULE_OPP_STEPS];    /* the slowest OPP that offers more than the step's begin */
 };
 
-_Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12, "joule_cost_row is packed");
+_Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12 + 128,
+	       "joule_cost_row is packed");
 
 /* Largest power that publish() accepts, 1 kW: keeps every product below 2^64. */
 #define JOULE_MAX_UW 1000000000U
@@ -93,7 +98,7 @@ struct joule_cost_table {
 	struct joule_cost_row row[JOULE_MAX_CLASSES];
 };
 
-_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 400, "joule_cost_table is packed");
+_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 528, "joule_cost_table is packed");
 
 /* Argument of the program publish(): make a filled slot the current table. */
 struct joule_publish {
@@ -165,6 +170,7 @@ struct joule_residue {
 	u64 sum_cap;	/* utilisation of all groups */
 	u64 est_cap;	/* needs of the runnable tasks */
 	u64 nr_counted; /* tasks in need buckets */
+	u64 nr_waiting; /* tasks in the groups' queues */
 };
 
 #endif /* __JOULE_INTF_H */

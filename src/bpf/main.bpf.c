@@ -42,7 +42,9 @@ UEI_DEFINE(uei);
 const volatile struct joule_config settings;
 const volatile struct joule_topology topology;
 const volatile bool smt_enabled;
-const volatile bool software_clocks;
+const volatile bool software_clocks; /* schedutil sets some */
+const volatile bool hardware_clocks; /* hardware sets some */
+const volatile bool choosy;	     /* some class has many groups: not all are asked */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -93,19 +95,20 @@ static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 {
 	u32 group = group_of_cpu(cpu), need = task_need(tctx);
 	const volatile struct joule_group *info = group_info(group);
+	const struct group_ctx *gctx = group_ctx_of(group);
 	u32 nr_cpus, awake, all, asleep, waited, wanted;
 	struct load load = {.top_cap = need};
 
-	if (!info || !software_clocks)
+	if (!info || !gctx || !software_clocks)
 		return;
 	nr_cpus = max_u32(info->nr_cpus, 1);
-	awake = max_u32(group_est_cap(group), need);
-	all = need + group_sum_cap(group, own_share(tctx, group, now), now);
+	awake = max_u32(gctx->est_cap, need);
+	all = need + group_sum_cap(gctx, own_share(tctx, group), now);
 	asleep = all > awake ? all - awake : 0;
-	waited = group_waited_cap(group, now);
+	waited = group_waited_cap(gctx, now);
 	load.sum_cap = need + waited + asleep * (nr_cpus + group_busy_cpus(group)) / (2 * nr_cpus);
 	wanted = max_u32(cpu_need(&load, nr_cpus), max_u32(all + waited, awake) / nr_cpus);
-	wanted = with_headroom(wanted, group_headroom_pct(group));
+	wanted = with_headroom(wanted, group_headroom_pct(gctx));
 	scx_bpf_cpuperf_set(cpu, min_u32(wanted * 4 / 5, SCX_CPUPERF_ONE));
 }
 
@@ -121,9 +124,9 @@ s32 BPF_STRUCT_OPS(joule_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wa
 	place = place_task(p, tctx, prev_cpu, wake_flags, now);
 	group = group_of_cpu(place.cpu);
 	if (group < JOULE_MAX_GROUPS)
-		group_move(p, tctx, group, now);
+		group_move(tctx, group, now);
 	if (place.idle)
-		insert_local(p, group, 0);
+		insert_local(p, tctx, group, 0);
 	return place.cpu;
 }
 
@@ -138,25 +141,26 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, settings.slice_ns, enq_flags);
 		return;
 	}
+	leave_queue(tctx);
 	/* The kernel may have moved it, for its affinity say. */
-	group_move(p, tctx, group, now);
+	group_move(tctx, group, now);
 	if (is_pinned(p)) {
 		if (p->flags & PF_KTHREAD) {
-			insert_local(p, group, enq_flags);
+			insert_local(p, tctx, group, enq_flags);
 			return;
 		}
-		queue_on_cpu(p, cpu, group, enq_flags);
+		queue_on_cpu(p, tctx, cpu, group, enq_flags);
 		if (scx_bpf_test_and_clear_cpu_idle(cpu))
 			kick(cpu);
 		return;
 	}
 	bigger = upgrade_for(p, tctx);
 	if (bigger < JOULE_MAX_GROUPS) {
-		group_move(p, tctx, bigger, now);
+		group_move(tctx, bigger, now);
 		group = bigger;
 		count(JOULE_MISFIT_UP);
 	}
-	queue_in_group(p, group, enq_flags, now);
+	queue_in_group(p, tctx, group, enq_flags);
 	if (tctx->patient_until && is_busy_in(group, cpu)) {
 		wait_by_choice(group, tctx->patient_until, now);
 		return;
@@ -178,8 +182,8 @@ void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		note_wakeup(tctx, now);
 	if (group < JOULE_MAX_GROUPS)
-		group_move(p, tctx, group, now);
-	set_runnable(tctx, 1);
+		group_move(tctx, group, now);
+	need_enter(tctx);
 	enter_share(p, tctx);
 	tctx->waiting_since = now;
 }
@@ -191,48 +195,58 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	u32 group = group_of_cpu(cpu);
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u64 now = scx_bpf_now(), waited;
-	u32 capacity;
 
 	if (!tctx || !cctx || group >= JOULE_MAX_GROUPS)
 		return;
+	if (hardware_clocks)
+		note_clock(cctx, cpu, now);
 	if (tctx->waiting_since) {
 		waited = elapsed_ns(now, tctx->waiting_since);
-		capacity = capacity_now(cpu);
 		count_delay(waited);
-		note_wait(group, waited, capacity, now);
+		note_wait(group, waited, cctx->capacity, now);
 		if (tctx->waiting_since == tctx->woke_at)
-			guard_latency(group, waited, capacity);
+			guard_latency(group, waited, cctx->capacity);
 		tctx->waiting_since = 0;
 	}
 	if (cctx->state == CPU_STATE_UNKNOWN)
 		count_transition(cpu, false, now);
 	util_rest(tctx, now);
-	group_move(p, tctx, group, now);
+	group_move(tctx, group, now);
+	leave_queue(tctx);
+	tctx->running = 1;
 	tctx->patient_until = 0;
 	tctx->exec_at = p->se.sum_exec_runtime;
-	tctx->delivered_at = delivered_until(cctx, cpu, now);
+	tctx->delivered_at = delivered_until(cctx, now);
 	tctx->share = share_of(p);
-	advance_vtime(group, p->scx.dsq_vtime);
+	advance_vtime(group, tctx->vtime);
 	check_misfit(p, tctx, cpu, group);
 	set_frequency(tctx, cpu, now);
 }
 
-/* Charges the run time since the last charge to utilisation and virtual time. */
-static void charge(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u64 now)
+/*
+ * Charges the run time since the last charge to virtual time, and returns the
+ * task's utilisation with it, which is not noted yet.
+ */
+static __always_inline u64 charge_run(const struct task_struct *p, struct task_ctx *tctx, u64 now)
 {
-	u64 ran_ns = p->se.sum_exec_runtime - tctx->exec_at, delivered;
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u64 ran_ns = p->se.sum_exec_runtime - tctx->exec_at, delivered, before;
+	struct cpu_ctx *cctx = cpu_ctx_of(scx_bpf_task_cpu(p));
 
 	if (!cctx)
-		return;
+		return tctx->util;
 	/* Not from p->scx.slice, which preemption zeroes. */
 	tctx->exec_at = p->se.sum_exec_runtime;
-	scx_bpf_task_set_dsq_vtime(p, p->scx.dsq_vtime + virtual_ns(ran_ns, tctx->share));
-	delivered = delivered_until(cctx, cpu, now);
-	util_run(tctx, delivered - tctx->delivered_at, now);
-	tctx->delivered_at = delivered;
-	recount_need(tctx);
+	tctx->vtime += virtual_ns(ran_ns, tctx->share);
+	before = tctx->delivered_at;
+	delivered = tctx->delivered_at = delivered_until(cctx, now);
 	gather(cctx, ran_ns);
+	return util_run(tctx, delivered - before, now);
+}
+
+/* Charges a task that stays runnable. */
+static void charge(const struct task_struct *p, struct task_ctx *tctx, u64 now)
+{
+	recount(tctx, charge_run(p, tctx, now), true, now);
 }
 
 void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
@@ -241,7 +255,7 @@ void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u32 kicked = cctx ? cctx->kicked : 0;
 	bool runnable = prev && prev->scx.flags & SCX_TASK_QUEUED, may_stay = false;
-	struct task_ctx *tctx;
+	struct task_ctx *tctx = NULL;
 
 	if (group >= JOULE_MAX_GROUPS)
 		return;
@@ -251,17 +265,17 @@ void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 		tctx = task_ctx_of(prev);
 		may_stay = tctx && upgrade_for(prev, tctx) == JOULE_NO_GROUP;
 		if (may_stay)
-			charge(prev, tctx, cpu, scx_bpf_now());
+			charge(prev, tctx, scx_bpf_now());
 	}
-	if (may_stay && goes_first(prev, cpu, group)) {
-		go_on(prev, group, prev->scx.dsq_vtime);
+	if (may_stay && goes_first(tctx, cpu, group)) {
+		go_on(prev, tctx, group, tctx->vtime);
 		return;
 	}
 	if (take_own(cpu, group) || take_other(group, scx_bpf_now()))
 		return;
 	/* Nobody waits. What it did not get in time was of no use to it: no debts. */
 	if (may_stay)
-		go_on(prev, group, fair_vtime(prev, group));
+		go_on(prev, tctx, group, fair_vtime(tctx, group));
 	else if (kicked && !runnable)
 		count(JOULE_KICKS_WASTED);
 	if (!runnable)
@@ -281,7 +295,7 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	if (!has_own_clock(group))
 		tctx->catch_up_cap = catch_up_cap(elapsed_ns(now, tctx->woke_at), tctx->interval_ns,
 						  capacity_now(cpu));
-	charge(p, tctx, cpu, now);
+	charge(p, tctx, now);
 	tctx->share = share_of(p);
 	count_clock(cpu, now);
 	set_frequency(tctx, cpu, now);
@@ -293,26 +307,40 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 
 void BPF_STRUCT_OPS(joule_stopping, struct task_struct *p, bool runnable)
 {
-	struct task_ctx *tctx = task_ctx_of(p);
-	u64 now = scx_bpf_now();
+	struct task_ctx *tctx;
+	u64 now;
 
+	/* Of one that goes, joule_quiescent() takes leave at once. */
+	if (!runnable)
+		return;
+	tctx = task_ctx_of(p);
 	if (!tctx)
 		return;
-	charge(p, tctx, scx_bpf_task_cpu(p), now);
-	if (runnable)
-		tctx->waiting_since = now;
+	now = scx_bpf_now();
+	charge(p, tctx, now);
+	tctx->running = 0;
+	tctx->waiting_since = now;
 }
 
 void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
+	u64 now = scx_bpf_now(), util;
 
 	if (!tctx)
 		return;
-	set_runnable(tctx, 0);
-	leave_share(p, tctx);
+	if (tctx->running) {
+		util = charge_run(p, tctx, now);
+		tctx->running = 0;
+	} else {
+		util_rest(tctx, now);
+		util = tctx->util;
+	}
 	if (deq_flags & SCX_DEQ_SLEEP)
-		util_sleep(tctx, scx_bpf_now());
+		util = util_sleep(tctx, util);
+	recount(tctx, util, false, now);
+	leave_queue(tctx);
+	leave_share(p, tctx);
 }
 
 void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
@@ -350,7 +378,7 @@ void BPF_STRUCT_OPS(joule_set_cpumask, struct task_struct *p, const struct cpuma
 		return;
 	cpus = cpus_of_group(tctx->group);
 	if (cpus && !bpf_cpumask_intersects(cpus, allowed))
-		group_move(p, tctx, group, scx_bpf_now());
+		group_move(tctx, group, scx_bpf_now());
 }
 
 void BPF_STRUCT_OPS(joule_enable, struct task_struct *p)
@@ -368,6 +396,7 @@ void BPF_STRUCT_OPS(joule_disable, struct task_struct *p)
 	if (!tctx)
 		return;
 	group_leave(tctx, scx_bpf_now());
+	leave_queue(tctx);
 	tctx->runnable = 0;
 }
 
@@ -379,6 +408,7 @@ s32 BPF_STRUCT_OPS(joule_init_task, struct task_struct *p, struct scx_init_task_
 	if (!tctx)
 		return -ENOMEM;
 	tctx->group = JOULE_NO_GROUP;
+	tctx->queue = JOULE_NO_GROUP;
 	tctx->share = LEAST_SHARE * 100;
 	return 0;
 }
@@ -422,6 +452,7 @@ static s32 create_group_mask(u32 group)
 
 s32 BPF_STRUCT_OPS_SLEEPABLE(joule_init)
 {
+	struct cpu_ctx *cctx;
 	s32 err;
 	u32 i;
 
@@ -438,8 +469,11 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(joule_init)
 		err = scx_bpf_create_dsq(dsq_of_cpu(i), -1);
 		if (err)
 			return err;
+		cctx = cpu_ctx_of(i);
+		if (cctx)
+			note_clock(cctx, i, scx_bpf_now());
 	}
-	return 0;
+	return prepare_table(JOULE_STATIC_SLOT, table_generation(JOULE_STATIC_SLOT));
 }
 
 /* Run by the control loop: makes the table in a slot current. */

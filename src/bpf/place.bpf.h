@@ -27,8 +27,8 @@
  * they have nothing to do, and who has waited is fetched by whichever CPU is
  * free, to begin there slowly.
  *
- * Cost: one pass over the groups (not the CPUs), each with a binary search of
- * its OPPs; idle CPUs come from the kernel's idle mask.
+ * Cost: one pass over the groups (not the CPUs), or over a few of each class
+ * where that has many; idle CPUs come from the kernel's idle mask.
  *
  * Concurrency: loads are read without a lock and may be one update old; the
  * idle CPU is claimed by the kernel's test-and-clear, so two wakers never get
@@ -151,60 +151,72 @@ static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev
 	return scx_bpf_pick_idle_cpu(cpus, 0);
 }
 
-/* What a task asks of a group. */
+/* What a task asks of groups. */
 struct demand {
-	u32 need_cap; /* that it will use, and that the clock must offer */
-	u32 pace_cap; /* of the CPUs that it ran on */
-	u64 own;      /* what the group's sum has of it already */
+	u32 need_cap;	 /* that it will use, and that the clock must offer */
+	u32 fitting_cap; /* least capacity of a CPU that it fits */
+	u32 pace_cap;	 /* of the CPUs that it ran on */
+	u32 group;	 /* in whose sum it is already, with */
+	u64 util;
+	u64 interval_ns; /* between two of its wake-ups; 0: not known */
 	u64 now;
+};
+
+/* What a place costs, uW: running there, and waking a CPU for it. */
+struct price {
+	u64 run_uw;
+	u64 wake_uw;
 };
 
 /* The clock that hardware chooses by itself leaves a quarter, as a rule. */
 #define HARDWARE_HEADROOM_PCT 125
 
-/* Power that a task adds to the group, uW, by the table in `slot`. */
-__weak u64 price_of(u32 group, u32 slot, const struct demand *demand)
+/* Energy of waking a CPU of the group, nJ. */
+static __always_inline u32 wake_nj(u32 group, const struct joule_cost_row *row, u64 now)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+
+	if (!activity)
+		return 0;
+	if (is_shallow(activity->idle_cpu, now))
+		return row->wake_nj[JOULE_SHALLOW];
+	if (activity->busy_cpus)
+		return row->wake_nj[JOULE_DEEP];
+	return row->wake_nj[JOULE_DEEP] + row->group_wake_nj;
+}
+
+/*
+ * What a task adds to the group, by the table in `slot`. A global function:
+ * verified once, and not for each place that it is called from.
+ */
+__weak int price_group(u32 group, u32 slot, const struct demand *demand, struct price *price)
 {
 	const struct joule_cost_row *row = costs_of_group(group, slot);
 	const volatile struct joule_group *info = group_info(group);
+	const struct group_ctx *gctx = group_ctx_of(group);
 	u32 nr_cpus, headroom_pct, wanted;
 	struct load load;
 	u64 before, after;
 
-	if (!demand || !row || !row->nr_opps || !info)
-		return ~0ULL;
-	load.sum_cap = group_sum_cap(group, demand->own, demand->now);
-	if (has_own_clock(group)) {
+	if (!demand || !price || !row || !info || !gctx)
+		return 0;
+	price->wake_uw = repeated_uw(wake_nj(group, row, demand->now), demand->interval_ns);
+	load.sum_cap = group_sum_cap(gctx, demand->group == group ? demand->util : 0, demand->now);
+	if (info->per_cpu_freq) {
 		wanted = with_headroom(demand->need_cap, HARDWARE_HEADROOM_PCT);
 		wanted = max_u32(wanted, demand->pace_cap);
-		return added_power_uw(row, demand->need_cap, wanted, load.sum_cap);
+		price->run_uw = added_power_uw(row, demand->need_cap, wanted, load.sum_cap);
+		return 0;
 	}
 	nr_cpus = info->nr_cpus;
-	headroom_pct = group_headroom_pct(group);
-	load.top_cap = group_top_cap(group);
+	headroom_pct = group_headroom_pct(gctx);
+	load.top_cap = group_top_cap(gctx);
 	before = group_power_uw(row, &load, nr_cpus, headroom_pct);
 	load.sum_cap += demand->need_cap;
 	load.top_cap = max_u32(load.top_cap, demand->need_cap);
 	after = group_power_uw(row, &load, nr_cpus, headroom_pct);
-	return after > before ? after - before : 0;
-}
-
-/* Power of waking a CPU of the group once every `interval_ns`, uW, by the table in `slot`. */
-__weak u64 wake_price_of(u32 group, u32 slot, u64 interval_ns, u64 now)
-{
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-	const struct joule_cost_row *row = costs_of_group(group, slot);
-	u32 nj;
-
-	if (!activity || !row)
-		return 0;
-	if (is_shallow(activity->idle_cpu, now))
-		nj = row->wake_nj[JOULE_SHALLOW];
-	else if (activity->busy_cpus)
-		nj = row->wake_nj[JOULE_DEEP];
-	else
-		nj = row->wake_nj[JOULE_DEEP] + row->group_wake_nj;
-	return repeated_uw(nj, interval_ns);
+	price->run_uw = after > before ? after - before : 0;
+	return 0;
 }
 
 /* A waker that says it is about to sleep takes this long to do so. */
@@ -227,14 +239,11 @@ __weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 inter
 	u32 patience_us =
 		settings.patience_us - (u64)settings.patience_us * group_guard(group) / GUARD_MOST;
 	u64 allowed = allowed_wait_ns(at_once_uw, waiting_uw, patience_us), wait;
-	u32 busy = group_busy_cpus(group);
-	s32 queued;
+	u32 busy = group_busy_cpus(group), queued;
 
 	if (!allowed || !busy || has_own_clock(group))
 		return 0;
-	queued = scx_bpf_dsq_nr_queued(group);
-	if (queued < 0)
-		return 0;
+	queued = group_waiting(group);
 	if (interval_ns) {
 		allowed = min_u64(allowed, interval_ns / MOST_OF_INTERVAL);
 		wait = settings.slice_ns * (queued + 1) / (busy + 1);
@@ -283,6 +292,7 @@ struct survey {
 	struct choice waiting; /* all groups, for a task that waits for a busy CPU there */
 	u64 beside_waker;      /* price of waiting for the waker to sleep; ~0 when it does not */
 	u32 waker_group;       /* JOULE_NO_GROUP when it does not */
+	struct demand demand;
 	u32 probe;	/* a group of the class to be tried, with an idle CPU and big enough */
 	u32 slot;	/* table in use */
 	u64 generation; /* of that table */
@@ -294,55 +304,93 @@ struct survey {
  * verified once, where the loop around it would be with every order of prices,
  * which is too much for Linux 6.18.
  */
-__weak int survey_group(struct task_struct *p __arg_trusted, const struct task_ctx *tctx, u32 group,
-			u64 now, struct survey *survey)
+__weak int survey_group(struct task_struct *p __arg_trusted,
+			const struct cpumask *idle_cpus __arg_trusted, u32 group,
+			struct survey *survey)
 {
-	const struct cpumask *cpus = cpus_of_group(group), *idle_cpus;
-	u64 price = 0, by_prior = 0, wake;
-	bool fitting, has_idle;
-	struct demand demand;
+	const struct cpumask *cpus = cpus_of_group(group);
+	struct price price = {}, by_prior;
+	bool fitting;
 
-	if (!tctx || !survey || !cpus || !may_use(p, group))
+	if (!survey || !cpus || !may_use(p, group))
 		return 0;
-	idle_cpus = scx_bpf_get_idle_cpumask();
-	has_idle = bpf_cpumask_intersects(cpus, idle_cpus);
-	scx_bpf_put_idle_cpumask(idle_cpus);
-	demand = (struct demand){task_need(tctx), tctx->pace_cap, own_share(tctx, group, now), now};
-	fitting = fits_group(demand.need_cap, group);
-	if (fitting) {
-		price = price_of(group, survey->slot, &demand);
-		by_prior = price;
-		if (survey->compare)
-			by_prior = price_of(group, JOULE_STATIC_SLOT, &demand);
-		if (group == tctx->group) {
-			price -= price * settings.hysteresis_pct / 100;
-			by_prior -= by_prior * settings.hysteresis_pct / 100;
-		}
+	fitting = survey->demand.fitting_cap <= group_capacity(group);
+	if (fitting)
+		price_group(group, survey->slot, &survey->demand, &price);
+	by_prior = price;
+	if (fitting && survey->compare)
+		price_group(group, JOULE_STATIC_SLOT, &survey->demand, &by_prior);
+	if (group == survey->demand.group) {
+		price.run_uw -= price.run_uw * settings.hysteresis_pct / 100;
+		by_prior.run_uw -= by_prior.run_uw * settings.hysteresis_pct / 100;
 	}
-	consider(&survey->waiting, group, fitting, price);
+	consider(&survey->waiting, group, fitting, price.run_uw);
 	if (fitting && group == survey->waker_group)
-		survey->beside_waker = price;
-	if (!has_idle) {
-		consider(&survey->busy, group, fitting, price);
+		survey->beside_waker = price.run_uw;
+	if (!bpf_cpumask_intersects(cpus, idle_cpus)) {
+		consider(&survey->busy, group, fitting, price.run_uw);
 		return 0;
 	}
-	wake = wake_price_of(group, survey->slot, tctx->interval_ns, now);
-	consider(&survey->idle, group, fitting, price + wake);
-	consider(&survey->idle_by_prior, group, fitting, by_prior + wake);
+	consider(&survey->idle, group, fitting, price.run_uw + price.wake_uw);
+	consider(&survey->idle_by_prior, group, fitting, by_prior.run_uw + price.wake_uw);
 	if (fitting && settings.steer && group_class(group) == probe_class)
 		survey->probe = group;
 	return 0;
 }
 
 /*
- * Prices every group for the task. `waker_group` is that of a waker which is
- * about to sleep, or JOULE_NO_GROUP.
+ * The groups to ask for a task of `own_group`, in whose group the waker is about
+ * to sleep if it is one. Where a class has many groups, which are alike: those
+ * two, and of each class the nearest one that is awake and the nearest that is
+ * asleep, or, when it has no idle CPU, any.
+ */
+static u64 groups_to_ask(u32 own_group, u32 waker_group)
+{
+	u64 asked = 0, full, awake;
+	u32 class;
+
+	if (!choosy)
+		return ~0ULL >> (JOULE_MAX_GROUPS - topology.nr_groups) % JOULE_MAX_GROUPS;
+	full = READ_ONCE(full_groups);
+	awake = READ_ONCE(awake_groups);
+	if (own_group < JOULE_MAX_GROUPS)
+		asked |= group_bit(own_group);
+	if (waker_group < JOULE_MAX_GROUPS)
+		asked |= group_bit(waker_group);
+	bpf_for (class, 0, JOULE_MAX_CLASSES) {
+		const volatile u64 *groups = MEMBER_VPTR(topology.class_groups, [class]);
+		u64 open;
+
+		if (!groups || !*groups)
+			break;
+		open = *groups & ~full;
+		asked |= nearest_bit(open & awake, own_group) |
+			 nearest_bit(open & ~awake, own_group);
+		if (!open)
+			asked |= nearest_bit(*groups, bpf_get_prandom_u32());
+	}
+	return asked;
+}
+
+/*
+ * Prices groups for the task, which is up to date. `waker_group` is that of a
+ * waker which is about to sleep, or JOULE_NO_GROUP.
  */
 static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u32 waker_group,
 			  u64 now, struct survey *survey)
 {
-	u32 group;
+	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask();
+	u64 asked = groups_to_ask(tctx->group, waker_group);
 
+	survey->demand = (struct demand){
+		.need_cap = task_need(tctx),
+		.fitting_cap = fitting_cap(tctx),
+		.pace_cap = tctx->pace_cap,
+		.group = tctx->group,
+		.util = tctx->util,
+		.interval_ns = tctx->interval_ns,
+		.now = now,
+	};
 	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;
 	survey->waker_group = waker_group;
 	survey->probe = JOULE_NO_GROUP;
@@ -350,8 +398,9 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 	survey->slot = current_slot(now);
 	survey->generation = table_generation(survey->slot);
 	survey->compare &= survey->slot != JOULE_STATIC_SLOT;
-	bpf_for (group, 0, topology.nr_groups)
-		survey_group(p, tctx, group, now, survey);
+	for (; asked && can_loop; asked &= asked - 1)
+		survey_group(p, idle_cpus, lowest_bit(asked), survey);
+	scx_bpf_put_idle_cpumask(idle_cpus);
 	if (table_generation(survey->slot) != survey->generation)
 		count(JOULE_TABLES_MIXED);
 }
@@ -498,7 +547,7 @@ static __always_inline bool some_cpu_is_idle(void)
  * Wakes an idle CPU for queued work, where that work is cheapest. It need not
  * be of the queue's group: its dispatch fetches from other queues too.
  */
-static void kick_for(struct task_struct *p, const struct task_ctx *tctx, u64 now)
+static void kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 {
 	struct survey survey = {.compare = true};
 	u32 group;
@@ -506,6 +555,7 @@ static void kick_for(struct task_struct *p, const struct task_ctx *tctx, u64 now
 
 	if (!some_cpu_is_idle())
 		return;
+	util_rest(tctx, now);
 	survey_groups(p, tctx, JOULE_NO_GROUP, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)

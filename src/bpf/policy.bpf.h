@@ -141,6 +141,13 @@ static inline __attribute__((always_inline)) u64 min_u64(u64 a, u64 b)
 	return a < b ? a : b;
 }
 
+/* What users of the kernel let a task count for (uclamp): `least` of it at least, and `most` at
+ * most. */
+static inline __attribute__((always_inline)) u32 clamped(u32 cap, u32 least_cap, u32 most_cap)
+{
+	return min_u32(max_u32(cap, least_cap), most_cap);
+}
+
 /* Bucket of a need for the top-need bitmap: 0..31. */
 static inline __attribute__((always_inline)) u32 need_bucket(u32 need_cap)
 {
@@ -169,6 +176,30 @@ static inline __attribute__((always_inline)) u32 highest_bit(u32 bits)
 	step = (bits > 0x3) << 1;
 	bits >>= step;
 	return index | step | (bits >> 1);
+}
+
+/*
+ * Index of the lowest set bit, of a word that has one: multiplied by a De Bruijn sequence, the bit
+ * alone shifts a different six bits to the top from each place.
+ */
+static const u8 place_of_bit[64] = {
+	0,  1,	2,  53, 3,  7,	54, 27, 4,  38, 41, 8,	34, 55, 48, 28, 62, 5,	39, 46, 44, 42,
+	22, 9,	24, 35, 59, 56, 49, 18, 29, 11, 63, 52, 6,  26, 37, 40, 33, 47, 61, 45, 43, 21,
+	23, 58, 17, 10, 51, 25, 36, 32, 60, 20, 57, 16, 50, 31, 19, 15, 30, 14, 13, 12,
+};
+
+static inline __attribute__((always_inline)) u32 lowest_bit(u64 bits)
+{
+	return place_of_bit[((bits & -bits) * 0x022fdd63cc95386dULL) >> 58];
+}
+
+/* The lowest bit that is set from bit `from` on, cyclically; 0 of 0. */
+static inline __attribute__((always_inline)) u64 nearest_bit(u64 bits, u32 from)
+{
+	u64 behind = bits & (~0ULL << (from & 63));
+
+	bits = behind ? behind : bits;
+	return bits & -bits;
 }
 
 /*
@@ -245,23 +276,44 @@ static inline __attribute__((always_inline)) u32 is_less(u32 a, u32 b)
 	return difference >> 63;
 }
 
+#define OPP_STEP_SHIFT 3 /* 1024 / JOULE_OPP_STEPS */
+/* Fills in opp_at: where opp_for() begins. */
+static inline __attribute__((always_inline)) void index_opps(struct joule_cost_row *row)
+{
+	u32 step, opp = 0, last = min_u32(row->nr_opps, JOULE_MAX_OPPS);
+
+	last -= !!last;
+	for (step = 0; step < JOULE_OPP_STEPS; step++) {
+		u32 i;
+
+		/* No more OPPs than capacities fit into the step before. */
+		for (i = 0; i < 1 << OPP_STEP_SHIFT; i++)
+			opp += is_less(opp, last) &
+			       is_less(row->capacity[opp_index(opp)], (step << OPP_STEP_SHIFT) + 1);
+		row->opp_at[step] = opp;
+	}
+}
+
 /*
- * The slowest OPP that offers `wanted_cap`; the fastest when none does. Counts
- * those that offer less in ever smaller steps. Without branches, as the verifier
- * would follow both sides of each, with all that comes after.
+ * The slowest OPP that offers `wanted_cap`; the fastest when none does. Begins where the step of
+ * capacity begins, and counts those in it that offer less in ever smaller numbers. Without
+ * branches, as the verifier would follow both sides of each, with all that comes after.
  */
 static inline __attribute__((always_inline)) u32 opp_for(const struct joule_cost_row *row,
 							 u32 wanted_cap)
 {
-	u32 nr_opps = min_u32(row->nr_opps, JOULE_MAX_OPPS), slower = 0, step, last;
+	u32 last = row->nr_opps - !!row->nr_opps, opp, nr;
+	u32 step = min_u32((wanted_cap - !!wanted_cap) >> OPP_STEP_SHIFT, JOULE_OPP_STEPS - 1);
 
-	for (step = JOULE_MAX_OPPS / 2; step; step /= 2) {
-		u32 opp = opp_index(slower + step - 1);
+	asm volatile("" : "+r"(step));
+	opp = row->opp_at[step & (JOULE_OPP_STEPS - 1)];
+	for (nr = 1 << (OPP_STEP_SHIFT - 1); nr; nr /= 2) {
+		u32 slower = opp_index(opp + nr - 1);
 
-		slower += step * (is_less(opp, nr_opps) & is_less(row->capacity[opp], wanted_cap));
+		opp += nr *
+		       (is_less(opp + nr - 1, last) & is_less(row->capacity[slower], wanted_cap));
 	}
-	last = nr_opps - !!nr_opps;
-	return opp_index(min_u32(slower, last));
+	return opp_index(opp);
 }
 
 /* The OPP whose capacity is nearest to what a CPU delivers. */
@@ -433,12 +485,6 @@ static inline __attribute__((always_inline)) u64 added_power_uw(const struct jou
 	u64 shared = (u64)row->shared_uw[opp] * alone_cap / capacity;
 
 	return need_cap * (row->busy_uw[opp] + shared) / capacity;
-}
-
-/* Whether a need fits a CPU of this capacity with the headroom asked for. */
-static inline __attribute__((always_inline)) int fits(u32 need_cap, u32 capacity, u32 headroom_pct)
-{
-	return with_headroom(need_cap, headroom_pct) <= capacity;
 }
 
 #endif /* __JOULE_POLICY_BPF_H */

@@ -36,11 +36,10 @@
  *
  * Concurrency: queues are the kernel's and take their own locks. A group's
  * virtual clock is written without one; a lost update delays it by one slice.
- * A look into a queue costs a search for it, so hints say where something may
- * wait. A CPU's own queue and its hint are under that CPU's run queue's lock.
- * A group's hint is given before the insertion, which the kernel makes when the
- * callback has returned, and holds for long after that. Who takes it back looks
- * afterwards whether it was given anew: it is never missing where work waits.
+ * A look into a queue costs a search for it, so what waits is known beforehand: in
+ * a CPU's own queue by a mark, under that CPU's run queue's lock, and in a group's
+ * by a count (enter_queue), in which a task is for longer than it waits, never for
+ * less: no work is missed.
  */
 #ifndef __JOULE_QUEUE_BPF_H
 #define __JOULE_QUEUE_BPF_H
@@ -52,9 +51,9 @@ static __always_inline u64 dsq_of_cpu(s32 cpu)
 	return CPU_DSQ_BASE + cpu;
 }
 
-static __always_inline u64 fair_vtime(const struct task_struct *p, u32 group)
+static __always_inline u64 fair_vtime(const struct task_ctx *tctx, u32 group)
 {
-	return vtime_by(group_vtime(group), p->scx.dsq_vtime, settings.slice_ns);
+	return vtime_by(group_vtime(group), tctx->vtime, settings.slice_ns);
 }
 
 /*
@@ -68,64 +67,34 @@ static __always_inline bool holds_up_rcu(const struct task_struct *p)
 	       p->rcu_read_unlock_special.b.blocked;
 }
 
-/* Bit g: something may wait in the queue of group g; and when that was said last. */
-static u64 waiting_groups;
-static u64 hinted_at[JOULE_MAX_GROUPS];
-
-/* An insertion follows its hint at once, but not before the kernel has left the callback. */
-#define HINT_HOLDS_NS 10000000
-
-static __always_inline void hint_at(u32 group, u64 now)
-{
-	u64 *at = MEMBER_VPTR(hinted_at, [group]), before;
-
-	if (at)
-		*at = now;
-	before = __sync_fetch_and_or(&waiting_groups, 1ULL << (group % JOULE_MAX_GROUPS));
-	/* Only an atomic whose result is used is a barrier. */
-	asm volatile("" : : "r"(before));
-}
-
-/* The group's queue was found empty. */
-static __always_inline void drop_hint(u32 group, u64 now)
-{
-	u64 *at = MEMBER_VPTR(hinted_at, [group]), then, before;
-
-	if (!at)
-		return;
-	then = READ_ONCE(*at);
-	if (elapsed_ns(now, then) < HINT_HOLDS_NS)
-		return;
-	before = __sync_fetch_and_and(&waiting_groups, ~(1ULL << (group % JOULE_MAX_GROUPS)));
-	asm volatile("" : : "r"(before));
-	if (READ_ONCE(*at) != then || scx_bpf_dsq_nr_queued(group) > 0)
-		hint_at(group, now);
-}
-
 /* Inserts by virtual time into a queue that runs on the group's clock. */
-static __always_inline void insert_fair(struct task_struct *p, u64 dsq, u32 group, u64 enq_flags)
+static __always_inline void insert_fair(struct task_struct *p, struct task_ctx *tctx, u64 dsq,
+					u32 group, u64 enq_flags)
 {
-	u64 vtime = holds_up_rcu(p) ? group_vtime(group) - settings.slice_ns : fair_vtime(p, group);
-
-	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, vtime, enq_flags);
+	if (holds_up_rcu(p))
+		tctx->vtime = group_vtime(group) - settings.slice_ns;
+	else
+		tctx->vtime = fair_vtime(tctx, group);
+	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, tctx->vtime, enq_flags);
 	count(JOULE_QUEUED);
 }
 
 /* Queues a task for any CPU of its group. */
-static void queue_in_group(struct task_struct *p, u32 group, u64 enq_flags, u64 now)
+static void queue_in_group(struct task_struct *p, struct task_ctx *tctx, u32 group, u64 enq_flags)
 {
-	insert_fair(p, group, group, enq_flags);
-	hint_at(group, now);
+	enter_queue(tctx, group);
+	insert_fair(p, tctx, group, group, enq_flags);
 }
 
 /* Queues a task that may only run on this CPU, which is of the group. */
-static void queue_on_cpu(struct task_struct *p, s32 cpu, u32 group, u64 enq_flags)
+static void queue_on_cpu(struct task_struct *p, struct task_ctx *tctx, s32 cpu, u32 group,
+			 u64 enq_flags)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 
 	if (cctx)
 		cctx->pinned = 1;
-	insert_fair(p, dsq_of_cpu(cpu), group, enq_flags);
+	insert_fair(p, tctx, dsq_of_cpu(cpu), group, enq_flags);
 }
 
 /* Whether something waits that only this CPU may run. */
@@ -140,9 +109,10 @@ static bool has_pinned(s32 cpu)
 }
 
 /* Inserts to run at once on its CPU, which is of the group. */
-static __always_inline void insert_local(struct task_struct *p, u32 group, u64 enq_flags)
+static __always_inline void insert_local(struct task_struct *p, struct task_ctx *tctx, u32 group,
+					 u64 enq_flags)
 {
-	scx_bpf_task_set_dsq_vtime(p, fair_vtime(p, group));
+	tctx->vtime = fair_vtime(tctx, group);
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, settings.slice_ns, enq_flags);
 }
 
@@ -151,9 +121,9 @@ static __always_inline void insert_local(struct task_struct *p, u32 group, u64 e
  * it had come anew. Else one that runs alone would be far ahead of the clock,
  * and wait for all of that as soon as others come.
  */
-static void go_on(struct task_struct *p, u32 group, u64 vtime)
+static void go_on(struct task_struct *p, struct task_ctx *tctx, u32 group, u64 vtime)
 {
-	scx_bpf_task_set_dsq_vtime(p, vtime);
+	tctx->vtime = vtime;
 	advance_vtime(group, vtime);
 	scx_bpf_task_set_slice(p, settings.slice_ns);
 }
@@ -181,7 +151,7 @@ static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *
 static __always_inline bool is_misfit(const struct task_struct *p, const struct task_ctx *tctx,
 				      u32 group)
 {
-	return !is_pinned(p) && !fits_group(task_need(tctx), group);
+	return !is_pinned(p) && fitting_cap(tctx) > group_capacity(group);
 }
 
 /* Where a task that stays runnable should go on: JOULE_NO_GROUP to stay. */
@@ -282,7 +252,7 @@ static void end_patience(u32 group, u64 now)
 	if (!gctx || !gctx->patient_until || time_before(now, gctx->patient_until))
 		return;
 	gctx->patient_until = 0;
-	if (scx_bpf_dsq_nr_queued(group) <= 0)
+	if (!group_waiting(group))
 		return;
 	bpf_for (i, 0, topology.nr_groups) {
 		const struct cpumask *cpus = cpus_of_group((group + i) % topology.nr_groups);
@@ -314,7 +284,7 @@ static bool take_own(s32 cpu, u32 group)
 	u64 own = dsq_of_cpu(cpu), pinned = 0, shared = 0;
 
 	if (!has_pinned(cpu))
-		return scx_bpf_dsq_move_to_local(group, 0);
+		return group_waiting(group) && scx_bpf_dsq_move_to_local(group, 0);
 	if (head_of(own, &pinned) && head_of(group, &shared) && time_before(shared, pinned))
 		return scx_bpf_dsq_move_to_local(group, 0) || scx_bpf_dsq_move_to_local(own, 0);
 	return scx_bpf_dsq_move_to_local(own, 0) || scx_bpf_dsq_move_to_local(group, 0);
@@ -324,11 +294,11 @@ static bool take_own(s32 cpu, u32 group)
  * Whether a task that could go on comes before what waits for its CPU, and something does. The
  * kernel asks for others before it puts the task back into a queue.
  */
-static bool goes_first(const struct task_struct *p, s32 cpu, u32 group)
+static bool goes_first(const struct task_ctx *tctx, s32 cpu, u32 group)
 {
-	u64 vtime = p->scx.dsq_vtime, pinned = 0, shared = 0;
+	u64 vtime = tctx->vtime, pinned = 0, shared = 0;
 	bool some_pinned = has_pinned(cpu) && head_of(dsq_of_cpu(cpu), &pinned);
-	bool some_shared = head_of(group, &shared);
+	bool some_shared = group_waiting(group) && head_of(group, &shared);
 
 	if (some_pinned && !time_before(vtime, pinned))
 		return false;
@@ -340,20 +310,12 @@ static bool goes_first(const struct task_struct *p, s32 cpu, u32 group)
 /* Takes work from the queue of another group, the next bigger one first. */
 static bool take_other(u32 group, u64 now)
 {
-	u64 waiting = READ_ONCE(waiting_groups) & ~(1ULL << (group % JOULE_MAX_GROUPS));
-	u32 i;
+	u64 waiting = READ_ONCE(waiting_groups) & ~group_bit(group), next;
+	u32 other;
 
-	if (!waiting)
-		return false;
-	bpf_for (i, 1, topology.nr_groups) {
-		u32 other = (group + i) % topology.nr_groups;
-
-		if (!(waiting >> (other % JOULE_MAX_GROUPS) & 1))
-			continue;
-		if (scx_bpf_dsq_nr_queued(other) <= 0) {
-			drop_hint(other, now);
-			continue;
-		}
+	for (; waiting && can_loop; waiting &= ~next) {
+		next = nearest_bit(waiting, group);
+		other = lowest_bit(next);
 		if (!is_patient(other, now) && scx_bpf_dsq_move_to_local(other, 0)) {
 			count(JOULE_STOLEN);
 			return true;

@@ -27,6 +27,12 @@ static __always_inline const volatile struct joule_group *group_info(u32 group)
 	return MEMBER_VPTR(topology.group, [group]);
 }
 
+/* The group alone, as a set of groups. */
+static __always_inline u64 group_bit(u32 group)
+{
+	return 1ULL << (group % JOULE_MAX_GROUPS);
+}
+
 static __always_inline u32 group_capacity(u32 group)
 {
 	const volatile struct joule_group *info = group_info(group);
@@ -40,16 +46,6 @@ static __always_inline bool has_own_clock(u32 group)
 	const volatile struct joule_group *info = group_info(group);
 
 	return info && info->per_cpu_freq;
-}
-
-/*
- * Whether a CPU of the group can carry the need with room to spare: a quarter
- * at least, as for the kernel (fits_capacity, kernel/sched/fair.c), since a
- * CPU's top clock has no reserve.
- */
-static __always_inline bool fits_group(u32 need_cap, u32 group)
-{
-	return fits(need_cap, group_capacity(group), max_u32(settings.headroom_pct, 125));
 }
 
 static __always_inline u32 group_class(u32 group)

@@ -9,6 +9,7 @@
 struct task_ctx {
 	u64 util; /* UTIL_SHIFT fixed point, as of util_at */
 	u64 util_at;
+	u64 vtime;	   /* run time by share, on the clock of its group's queue */
 	u64 exec_at;	   /* p->se.sum_exec_runtime already charged to vtime */
 	u64 delivered_at;  /* its CPU's capacity integral as of util_at */
 	u64 share;	   /* of the CPUs that it is due, when it was last asked for */
@@ -23,7 +24,9 @@ struct task_ctx {
 	u32 pace_cap;	   /* capacity of the CPU while it ran, on average; 0: not known */
 	u32 counted_cap;   /* need counted in the group while runnable */
 	u32 group;	   /* whose sums hold this task; JOULE_NO_GROUP for none */
+	u32 queue;	   /* group in whose queue it is; JOULE_NO_GROUP for none */
 	u32 runnable;
+	u32 running;
 	u32 counted_weight; /* in its cgroup's sum; 0: not counted */
 };
 

@@ -304,8 +304,8 @@ static void residue(u32 settle_ms)
 		die("becoming a real-time task");
 	usleep(settle_ms * 1000);
 	run(program, &residue, sizeof(residue));
-	printf("sum_cap %llu\nest_cap %llu\nnr_counted %llu\n", residue.sum_cap, residue.est_cap,
-	       residue.nr_counted);
+	printf("sum_cap %llu\nest_cap %llu\nnr_counted %llu\nnr_waiting %llu\n", residue.sum_cap,
+	       residue.est_cap, residue.nr_counted, residue.nr_waiting);
 }
 
 static void attach(const char *pin)

@@ -197,7 +197,7 @@ fn nothing_is_left_in_the_sums_of_tasks_that_have_left() {
     // the one who asks is a real-time task, which is in no sum, and nobody else is awake
     assert!(residue("storming", "nr_counted") > 0);
     assert!(residue("storming", "sum_cap") > 100);
-    for value in ["nr_counted", "est_cap", "sum_cap"] {
+    for value in ["nr_counted", "est_cap", "sum_cap", "nr_waiting"] {
         assert_eq!(residue("calm", value), 0, "{value}");
     }
 }

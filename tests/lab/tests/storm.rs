@@ -82,7 +82,7 @@ fn weather_a_storm(seed: u64) {
         .time_limit(LIMIT);
     let results = succeed(&guest.script(&script)).results;
     assert_eq!(number(&results, "starts"), 7);
-    for value in ["nr_counted", "est_cap", "sum_cap"] {
+    for value in ["nr_counted", "est_cap", "sum_cap", "nr_waiting"] {
         assert_eq!(values(&results, "calm")[value], "0", "{value}");
     }
     let dmesg = section(&results, "dmesg");

@@ -36,6 +36,10 @@ unsafe extern "C" {
     pub safe fn bucket_cap(bucket: u32) -> u32;
     #[link_name = "policy_highest_bit"]
     pub safe fn highest_bit(bits: u32) -> u32;
+    #[link_name = "policy_lowest_bit"]
+    pub safe fn lowest_bit(bits: u64) -> u32;
+    #[link_name = "policy_nearest_bit"]
+    pub safe fn nearest_bit(bits: u64, from: u32) -> u64;
     #[link_name = "policy_with_headroom"]
     pub safe fn with_headroom(need_cap: u32, headroom_pct: u32) -> u32;
     #[link_name = "policy_delay_bucket"]
@@ -54,8 +58,8 @@ unsafe extern "C" {
     pub safe fn allowed_wait_ns(at_once_uw: u64, waiting_uw: u64, patience_us: u32) -> u64;
     #[link_name = "policy_wakes_are_sound"]
     pub safe fn wakes_are_sound(shallow_nj: u32, deep_nj: u32, group_nj: u32) -> i32;
-    #[link_name = "policy_fits"]
-    pub safe fn fits(need_cap: u32, capacity: u32, headroom_pct: u32) -> i32;
+    #[link_name = "policy_clamped"]
+    pub safe fn clamped(cap: u32, least_cap: u32, most_cap: u32) -> u32;
     #[link_name = "policy_opp_for"]
     pub safe fn opp_for(
         nr_opps: u32,

@@ -99,6 +99,18 @@ pub fn highest_bit(bits: u32) -> u32 {
     ffi::highest_bit(bits)
 }
 
+/// Index of the lowest set bit of a word that has one.
+#[must_use]
+pub fn lowest_bit(bits: u64) -> u32 {
+    ffi::lowest_bit(bits)
+}
+
+/// The lowest bit alone that is set from bit `from` on, cyclically; 0 where none is.
+#[must_use]
+pub fn nearest_bit(bits: u64, from: u32) -> u64 {
+    ffi::nearest_bit(bits, from)
+}
+
 /// The capacity to ask for where `need_cap` is needed.
 #[must_use]
 pub fn with_headroom(need_cap: u32, headroom_pct: u32) -> u32 {
@@ -153,10 +165,10 @@ pub fn wakes_are_sound(shallow_nj: u32, deep_nj: u32, group_nj: u32) -> bool {
     ffi::wakes_are_sound(shallow_nj, deep_nj, group_nj) != 0
 }
 
-/// Whether a need and its headroom fit into `capacity`.
+/// A capacity within what users let a task count for.
 #[must_use]
-pub fn fits(need_cap: u32, capacity: u32, headroom_pct: u32) -> bool {
-    ffi::fits(need_cap, capacity, headroom_pct) != 0
+pub fn clamped(cap: u32, least_cap: u32, most_cap: u32) -> u32 {
+    ffi::clamped(cap, least_cap, most_cap)
 }
 
 /// What work costs on one class of CPUs (`struct joule_cost_row`), valid or not.

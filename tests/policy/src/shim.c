@@ -26,6 +26,7 @@ static struct joule_cost_row row_of(u32 nr_opps, const u32 *capacity, const u32 
 	memcpy(row.capacity, capacity, sizeof(row.capacity));
 	memcpy(row.busy_uw, busy_uw, sizeof(row.busy_uw));
 	memcpy(row.shared_uw, shared_uw, sizeof(row.shared_uw));
+	index_opps(&row);
 	return row;
 }
 
@@ -119,6 +120,16 @@ u32 policy_guard_after(u32 guard, int late, int at_top)
 	return guard_after(guard, late, at_top);
 }
 
+u32 policy_lowest_bit(u64 bits)
+{
+	return lowest_bit(bits);
+}
+
+u64 policy_nearest_bit(u64 bits, u32 from)
+{
+	return nearest_bit(bits, from);
+}
+
 u32 policy_cpu_need(u32 sum_cap, u32 top_cap, u32 nr_cpus)
 {
 	struct load load = {.sum_cap = sum_cap, .top_cap = top_cap};
@@ -149,9 +160,9 @@ int policy_wakes_are_sound(u32 shallow_nj, u32 deep_nj, u32 group_nj)
 	return row_is_sound(&row);
 }
 
-int policy_fits(u32 need_cap, u32 capacity, u32 headroom_pct)
+u32 policy_clamped(u32 cap, u32 least_cap, u32 most_cap)
 {
-	return fits(need_cap, capacity, headroom_pct);
+	return clamped(cap, least_cap, most_cap);
 }
 
 u32 policy_opp_for(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u32 *shared_uw,

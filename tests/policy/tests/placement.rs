@@ -9,8 +9,8 @@
 
 use policy::{
     CAPACITY_SCALE, Load, MAX_NJ, MAX_OPPS, MAX_UW, NEED_BUCKETS, Row, allowed_wait_ns, bucket_cap,
-    catch_up_cap, cpu_need, delay_bucket, fits, guard_after, highest_bit, need_bucket, need_of,
-    repeated_uw, wakes_are_sound, with_headroom,
+    catch_up_cap, clamped, cpu_need, delay_bucket, guard_after, highest_bit, lowest_bit,
+    nearest_bit, need_bucket, need_of, repeated_uw, wakes_are_sound, with_headroom,
 };
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
@@ -135,13 +135,21 @@ fn a_need_fits_until_its_headroom_is_a_whole_unit_too_large() {
             {
                 let fitting = asked < f64::from(capacity) + 1.0;
                 assert_eq!(
-                    fits(need_cap, capacity, pct),
+                    with_headroom(need_cap, pct) <= capacity,
                     fitting,
                     "{need_cap} {capacity} {pct}"
                 );
             }
         }
     }
+}
+
+#[test]
+fn what_a_task_counts_for_stays_within_its_clamps_of_which_the_upper_one_wins() {
+    assert_eq!(clamped(300, 0, CAPACITY_SCALE), 300);
+    assert_eq!(clamped(300, 500, CAPACITY_SCALE), 500);
+    assert_eq!(clamped(300, 0, 200), 200);
+    assert_eq!(clamped(300, 500, 200), 200, "as for the kernel");
 }
 
 #[test]
@@ -280,6 +288,20 @@ proptest! {
     #[test]
     fn any_bitmap_has_its_highest_bit(bits in 1..=u32::MAX) {
         prop_assert_eq!(highest_bit(bits), bits.ilog2());
+    }
+
+    #[test]
+    fn any_set_has_its_lowest_bit(bits in any::<u64>(), shift in 0..64u32) {
+        let bits = (bits | 1 << 63) >> shift;
+        prop_assert_eq!(lowest_bit(bits), bits.trailing_zeros());
+        prop_assert_eq!(lowest_bit(1 << shift), shift);
+    }
+
+    #[test]
+    fn the_nearest_bit_is_the_next_one_round_the_word(bits in any::<u64>(), shift in 0..64u32, from in 0..64u32) {
+        let bits = bits >> shift & bits;
+        let round = (from..64).chain(0..from).find(|bit| bits >> bit & 1 == 1);
+        prop_assert_eq!(nearest_bit(bits, from), round.map_or(0, |bit| 1 << bit));
     }
 
     #[test]
