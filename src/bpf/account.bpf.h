@@ -80,19 +80,63 @@ static __always_inline void advance_vtime(u32 group, u64 to)
 		*vtime = to;
 }
 
-static __always_inline u32 task_need(const struct task_ctx *tctx)
+/* What the task needs of a CPU by itself. */
+static __always_inline u32 own_need(const struct task_ctx *tctx)
 {
 	return max_u32(need_of(util_cap(tctx->util), tctx->est_cap), tctx->catch_up_cap);
+}
+
+/* That, within what the kernel's users ask for it. */
+static __always_inline u32 task_need(const struct task_ctx *tctx)
+{
+	return clamped(own_need(tctx), tctx->least_cap, tctx->most_cap);
 }
 
 /*
  * Least capacity of a CPU that the task fits. It leaves a quarter to spare at
  * least, as for the kernel (fits_capacity, kernel/sched/fair.c), since a CPU's
- * top clock has no reserve.
+ * top clock has no reserve; what users ask for is meant as it is said.
  */
 static __always_inline u32 fitting_cap(const struct task_ctx *tctx)
 {
-	return with_headroom(task_need(tctx), max_u32(settings.headroom_pct, 125));
+	u32 wanted = with_headroom(own_need(tctx), max_u32(settings.headroom_pct, 125));
+
+	return clamped(wanted, tctx->least_cap, tctx->most_cap);
+}
+
+/* Kernels with CONFIG_UCLAMP_TASK (kernel/sched/sched.h). */
+enum { CLAMP_MIN, CLAMP_MAX, NR_CLAMPS };
+
+struct uclamp_se___clamped {
+	unsigned int value : 11;
+	unsigned int active : 1;
+} __attribute__((preserve_access_index));
+
+struct task_struct___clamped {
+	struct uclamp_se___clamped uclamp[NR_CLAMPS];
+} __attribute__((preserve_access_index));
+
+/*
+ * Notes a task's clamps, its own and its cgroup's (sched_setattr(2), cpu.uclamp.min and .max),
+ * which the kernel brings up to date whenever the task becomes runnable. The clock is clamped by
+ * schedutil.
+ */
+static __always_inline void note_clamps(const struct task_struct *p, struct task_ctx *tctx)
+{
+	const struct task_struct___clamped *clamped = (const void *)p;
+	const struct uclamp_se___clamped *least, *most;
+
+	tctx->least_cap = 0;
+	tctx->most_cap = CAPACITY_SCALE;
+	if (!bpf_core_field_exists(clamped->uclamp))
+		return;
+	least = &clamped->uclamp[CLAMP_MIN];
+	most = &clamped->uclamp[CLAMP_MAX];
+	/* It is not active while nobody on this machine has clamped anything. */
+	if (!BPF_CORE_READ_BITFIELD(most, active))
+		return;
+	tctx->least_cap = BPF_CORE_READ_BITFIELD(least, value);
+	tctx->most_cap = BPF_CORE_READ_BITFIELD(most, value);
 }
 
 /* --- inside a group's lock --- */

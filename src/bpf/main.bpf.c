@@ -178,6 +178,7 @@ void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 
 	if (!tctx)
 		return;
+	note_clamps(p, tctx);
 	util_rest(tctx, now);
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		note_wakeup(tctx, now);
@@ -385,7 +386,10 @@ void BPF_STRUCT_OPS(joule_enable, struct task_struct *p)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
 
-	if (tctx && !tctx->util_at)
+	if (!tctx)
+		return;
+	note_clamps(p, tctx);
+	if (!tctx->util_at)
 		util_seed(p, tctx, scx_bpf_now());
 }
 
@@ -409,6 +413,7 @@ s32 BPF_STRUCT_OPS(joule_init_task, struct task_struct *p, struct scx_init_task_
 		return -ENOMEM;
 	tctx->group = JOULE_NO_GROUP;
 	tctx->queue = JOULE_NO_GROUP;
+	tctx->most_cap = CAPACITY_SCALE;
 	tctx->share = LEAST_SHARE * 100;
 	return 0;
 }

@@ -219,7 +219,8 @@ fn tasks_are_known_from_before_the_scheduler_started() {
     let guest = phone("accounting-seeds").file(workload("seldom"), "/lab/seldom.json");
     let results = succeed(&guest.script(&script)).results;
     let ran_ns = |on_little: bool| {
-        let so_far = |name| time_of_big_tasks_ns(section(&results, name), on_little);
+        let there = |cluster: &str| (cluster == "little") == on_little;
+        let so_far = |name| time_of_tasks_ns(section(&results, name), "big", there);
         so_far("woken") - so_far("asleep")
     };
     let (little_ns, elsewhere_ns) = (ran_ns(true), ran_ns(false));
@@ -228,12 +229,50 @@ fn tasks_are_known_from_before_the_scheduler_started() {
     assert_eq!(little_ns, 0);
 }
 
-/// How long threads of that name ran in the little cluster, or in the others.
-fn time_of_big_tasks_ns(text: &str, on_little: bool) -> u64 {
+/// Users may ask the kernel to take a task for a bigger or a smaller one (uclamp): it is placed as such.
+#[test]
+fn a_task_is_placed_within_its_clamps() {
+    let script = format!(
+        r#"{HEAD}
+        start
+        run() {{
+            name=$1; shift
+            "$@" joule-load run /lab/clamps.json --duration 3 > /tmp/load 2>&1 || fail joule-load
+            say $name cat $vsoc/tasks
+        }}
+        run free env
+        run low uclampset -m 0 -M 60
+        run high uclampset -m 700 -M 1024
+        lasted"#
+    );
+    let guest = phone("accounting-clamps").program("uclampset");
+    let guest = guest.file(workload("clamps"), "/lab/clamps.json");
+    let results = succeed(&guest.script(&script)).results;
+    // the share of its time that a task ran in a cluster, in the last of these runs, %
+    let pct = |runs: &[&str], task: &str, cluster: &str| {
+        let ns = |there: fn(&str, &str) -> bool| {
+            let until = |run: &&str| {
+                time_of_tasks_ns(section(&results, run), task, |it| there(it, cluster))
+            };
+            let mut runs = runs.iter().rev().map(until);
+            runs.next().unwrap() - runs.next().unwrap_or(0)
+        };
+        let pct = 100 * ns(|it, cluster| it == cluster) / ns(|_, _| true);
+        eprintln!("{task}, {runs:?}: {pct} % in {cluster}");
+        pct
+    };
+    assert!(pct(&["free"], "heavy", "little") < 20);
+    assert!(pct(&["free", "low"], "heavy", "little") > 95);
+    assert!(pct(&["free"], "light", "big") < 20);
+    assert!(pct(&["low", "high"], "light", "big") > 95);
+}
+
+/// How long threads of that name ran in such clusters.
+fn time_of_tasks_ns(text: &str, name: &str, there: impl Fn(&str) -> bool) -> u64 {
     let tasks = Tasks::parse(text).unwrap().tasks;
-    let big = tasks.iter().filter(|task| task.comm.starts_with("big"));
-    let runs = big.flat_map(|task| &task.runs);
-    let there = runs.filter(|run| (run.cluster == "little") == on_little);
+    let named = tasks.iter().filter(|task| task.comm.starts_with(name));
+    let runs = named.flat_map(|task| &task.runs);
+    let there = runs.filter(|run| there(&run.cluster));
     there.flat_map(|run| &run.opps).map(|(_, ns)| ns).sum()
 }
 
