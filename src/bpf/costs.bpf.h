@@ -72,6 +72,7 @@ static int prepare_table(u32 slot, u64 generation)
 		if (!row || !row_is_sound(row))
 			return -EINVAL;
 		index_opps(row);
+		rank_opps(row);
 	}
 	/* Without an OPP in its row a class would never be chosen. */
 	bpf_for (group, 0, topology.nr_groups) {

@@ -73,7 +73,8 @@ _Static_assert(sizeof(struct joule_topology) == 8 + 8 * 8 + 64 * 16 + 3 * 1024,
 
 /*
  * What work costs on one class of CPUs. OPPs ascend strictly by capacity;
- * only the first nr_opps entries count. The BPF side fills in opp_at.
+ * only the first nr_opps entries count. The BPF side fills in opp_at and
+ * run_at.
  */
 struct joule_cost_row {
 	u32 nr_opps;
@@ -83,9 +84,10 @@ struct joule_cost_row {
 	u32 wake_nj[JOULE_NR_DEPTHS];  /* one CPU out of this depth of idle */
 	u32 group_wake_nj;	       /* besides, when the whole group has slept */
 	u8 opp_at[JOULE_OPP_STEPS];    /* the slowest OPP that offers more than the step's begin */
+	u8 run_at[JOULE_MAX_OPPS];     /* of an OPP and the faster ones, where work is cheapest */
 };
 
-_Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12 + 128,
+_Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12 + 128 + 32,
 	       "joule_cost_row is packed");
 
 /* Largest power that publish() accepts, 1 kW: keeps every product below 2^64. */
@@ -98,7 +100,7 @@ struct joule_cost_table {
 	struct joule_cost_row row[JOULE_MAX_CLASSES];
 };
 
-_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 528, "joule_cost_table is packed");
+_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 560, "joule_cost_table is packed");
 
 /* Argument of the program publish(): make a filled slot the current table. */
 struct joule_publish {

@@ -87,7 +87,8 @@ static __always_inline void count_delay(u64 waited_ns)
  * Asks schedutil for the clock that this CPU's work needs: the running task's
  * need, what may come to it of the group's tasks that are asleep, and its share
  * of all that is at work or had to wait. Tasks that wake find the idle CPUs
- * first, but several may wake at once: half of the idle CPUs' part counts.
+ * first, but several may wake at once: half of the idle CPUs' part counts. Of the
+ * clocks that suffice, the one at which work is cheapest.
  * `x * 4 / 5` undoes schedutil's own headroom of a quarter (map_util_perf,
  * kernel/sched/cpufreq_schedutil.c).
  */
@@ -95,11 +96,12 @@ static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 {
 	u32 group = group_of_cpu(cpu), need = task_need(tctx);
 	const volatile struct joule_group *info = group_info(group);
+	const struct joule_cost_row *row = costs_of_group(group, current_slot(now));
 	const struct group_ctx *gctx = group_ctx_of(group);
 	u32 nr_cpus, awake, all, asleep, waited, wanted;
 	struct load load = {.top_cap = need};
 
-	if (!info || !gctx || !software_clocks)
+	if (!info || !row || !gctx || !software_clocks)
 		return;
 	nr_cpus = max_u32(info->nr_cpus, 1);
 	awake = max_u32(gctx->est_cap, need);
@@ -109,6 +111,7 @@ static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 	load.sum_cap = need + waited + asleep * (nr_cpus + group_busy_cpus(group)) / (2 * nr_cpus);
 	wanted = max_u32(cpu_need(&load, nr_cpus), max_u32(all + waited, awake) / nr_cpus);
 	wanted = with_headroom(wanted, group_headroom_pct(gctx));
+	wanted = cap_to_ask(row, wanted);
 	scx_bpf_cpuperf_set(cpu, min_u32(wanted * 4 / 5, SCX_CPUPERF_ONE));
 }
 

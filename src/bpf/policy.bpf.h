@@ -267,10 +267,13 @@ static inline __attribute__((always_inline)) u32 opp_index(u32 index)
 	return index;
 }
 
-/* 1 where a < b, without a branch, which the compiler would make of it if it could. */
-static inline __attribute__((always_inline)) u32 is_less(u32 a, u32 b)
+/*
+ * 1 where a < b, both below 2^63, without a branch, which the compiler would make of it if it
+ * could.
+ */
+static inline __attribute__((always_inline)) u32 is_less(u64 a, u64 b)
 {
-	u64 difference = (u64)a - b;
+	u64 difference = a - b;
 
 	asm volatile("" : "+r"(difference));
 	return difference >> 63;
@@ -314,6 +317,50 @@ static inline __attribute__((always_inline)) u32 opp_for(const struct joule_cost
 		       (is_less(opp + nr - 1, last) & is_less(row->capacity[slower], wanted_cap));
 	}
 	return opp_index(opp);
+}
+
+/*
+ * Fills in run_at. A CPU that is awake alone draws its own power and the shared one, at a faster
+ * OPP for less time: on many SoCs the slowest OPPs are not those where work is cheapest, and some
+ * OPPs are worth less than the next. The slower one of two that are equal.
+ */
+static inline __attribute__((always_inline)) void rank_opps(struct joule_cost_row *row)
+{
+	u32 last = min_u32(row->nr_opps, JOULE_MAX_OPPS), i, best;
+
+	last -= !!last;
+	best = last;
+	for (i = 0; i < JOULE_MAX_OPPS; i++) {
+		u32 opp = opp_index(last - i), other = opp_index(best);
+		u64 here = ((u64)row->busy_uw[opp] + row->shared_uw[opp]) * row->capacity[other];
+		u64 there = ((u64)row->busy_uw[other] + row->shared_uw[other]) * row->capacity[opp];
+
+		/* Past the slowest OPP, `opp` begins anew at the end of the array. */
+		best += (opp - best) & -(is_less(i, last + 1) & !is_less(there, here));
+		row->run_at[opp] = best;
+	}
+}
+
+/* The OPP that a group runs at, by its clock or ours, where `wanted_cap` is asked for. */
+static inline __attribute__((always_inline)) u32 run_at(const struct joule_cost_row *row,
+							u32 wanted_cap)
+{
+	return opp_index(row->run_at[opp_for(row, wanted_cap)]);
+}
+
+/*
+ * What to ask a governor for that takes the slowest OPP which offers it, so that it takes the one
+ * where work is cheapest: halfway between that and the next slower one, as what it knows of
+ * capacities and what we do differ by rounding.
+ */
+static inline __attribute__((always_inline)) u32 cap_to_ask(const struct joule_cost_row *row,
+							    u32 wanted_cap)
+{
+	u32 slowest = opp_for(row, wanted_cap), opp = opp_index(row->run_at[slowest]);
+
+	if (opp <= slowest)
+		return wanted_cap;
+	return (row->capacity[opp_index(opp - 1)] + row->capacity[opp] + 1) / 2;
 }
 
 /* The OPP whose capacity is nearest to what a CPU delivers. */
@@ -452,7 +499,7 @@ static inline __attribute__((always_inline)) u64 allowed_wait_ns(u64 at_once_uw,
 }
 
 /*
- * Power of a group under a load, uW. At the OPP that cpu_need() asks for the CPUs are busy
+ * Power of a group under a load, uW. At the OPP for what cpu_need() asks for, the CPUs are busy
  * for sum / capacity CPU-seconds per second; the shared part is paid while any
  * of them is, taken as min(1, sum / capacity): exact for one task and for a
  * full group, high by less than the overlap in between.
@@ -462,7 +509,7 @@ static inline __attribute__((always_inline)) u64 group_power_uw(const struct jou
 								u32 nr_cpus, u32 headroom_pct)
 {
 	u32 wanted = with_headroom(cpu_need(load, nr_cpus), headroom_pct);
-	u32 opp = opp_index(opp_for(row, wanted));
+	u32 opp = run_at(row, wanted);
 	u32 capacity = max_u32(row->capacity[opp], 1);
 	u64 busy = (u64)load->sum_cap * row->busy_uw[opp] / capacity;
 	u64 active_cap = min_u32(load->sum_cap, capacity);

@@ -68,6 +68,22 @@ unsafe extern "C" {
         shared_uw: &Column,
         wanted_cap: u32,
     ) -> u32;
+    #[link_name = "policy_run_at"]
+    pub safe fn run_at(
+        nr_opps: u32,
+        capacity: &Column,
+        busy_uw: &Column,
+        shared_uw: &Column,
+        wanted_cap: u32,
+    ) -> u32;
+    #[link_name = "policy_cap_to_ask"]
+    pub safe fn cap_to_ask(
+        nr_opps: u32,
+        capacity: &Column,
+        busy_uw: &Column,
+        shared_uw: &Column,
+        wanted_cap: u32,
+    ) -> u32;
     #[link_name = "policy_nearest_opp"]
     pub safe fn nearest_opp(
         nr_opps: u32,

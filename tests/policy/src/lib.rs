@@ -210,6 +210,30 @@ impl Row {
         )
     }
 
+    /// The OPP at which a group runs for `wanted_cap`: where work is cheapest, of those that suffice.
+    #[must_use]
+    pub fn run_at(&self, wanted_cap: u32) -> u32 {
+        ffi::run_at(
+            self.nr_opps,
+            &self.capacity,
+            &self.busy_uw,
+            &self.shared_uw,
+            wanted_cap,
+        )
+    }
+
+    /// The capacity to ask a governor for that takes the slowest OPP which offers it.
+    #[must_use]
+    pub fn cap_to_ask(&self, wanted_cap: u32) -> u32 {
+        ffi::cap_to_ask(
+            self.nr_opps,
+            &self.capacity,
+            &self.busy_uw,
+            &self.shared_uw,
+            wanted_cap,
+        )
+    }
+
     /// The OPP that a CPU which delivers `delivered_cap` is taken to be at.
     #[must_use]
     pub fn nearest_opp(&self, delivered_cap: u32) -> u32 {

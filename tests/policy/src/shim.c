@@ -27,6 +27,7 @@ static struct joule_cost_row row_of(u32 nr_opps, const u32 *capacity, const u32 
 	memcpy(row.busy_uw, busy_uw, sizeof(row.busy_uw));
 	memcpy(row.shared_uw, shared_uw, sizeof(row.shared_uw));
 	index_opps(&row);
+	rank_opps(&row);
 	return row;
 }
 
@@ -171,6 +172,22 @@ u32 policy_opp_for(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u
 	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
 
 	return opp_for(&row, wanted_cap);
+}
+
+u32 policy_run_at(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u32 *shared_uw,
+		  u32 wanted_cap)
+{
+	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
+
+	return run_at(&row, wanted_cap);
+}
+
+u32 policy_cap_to_ask(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u32 *shared_uw,
+		      u32 wanted_cap)
+{
+	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
+
+	return cap_to_ask(&row, wanted_cap);
 }
 
 u32 policy_nearest_opp(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u32 *shared_uw,

@@ -75,6 +75,20 @@ fn slowest_sufficient(opps: &[u32], wanted: f64) -> usize {
     found.unwrap_or(opps.len() - 1)
 }
 
+/// The OPP, of this one and the faster ones, at which a CPU awake alone needs the least energy for its work; the
+/// slower of two.
+fn cheapest_from(row: &Row, opp: usize) -> usize {
+    let per_second = |opp: usize| u128::from(row.busy_uw[opp]) + u128::from(row.shared_uw[opp]);
+    let mut best = opp;
+    for other in opp..row.nr_opps as usize {
+        let (here, there) = (row.capacity[best], row.capacity[other]);
+        if per_second(other) * u128::from(here) < per_second(best) * u128::from(there) {
+            best = other;
+        }
+    }
+    best
+}
+
 fn power_at(row: &Row, opp: usize, sum_cap: u32) -> f64 {
     let busy = f64::from(sum_cap) / f64::from(row.capacity[opp]);
     busy * f64::from(row.busy_uw[opp]) + busy.min(1.0) * f64::from(row.shared_uw[opp])
@@ -320,6 +334,18 @@ proptest! {
     }
 
     #[test]
+    fn of_the_opps_that_suffice_the_one_is_used_where_work_is_cheapest(
+        (opps, row) in rows(1..=32), wanted_cap in wanted(),
+    ) {
+        let slowest = slowest_sufficient(&opps, f64::from(wanted_cap));
+        let expected = cheapest_from(&row, slowest);
+        prop_assert_eq!(row.run_at(wanted_cap) as usize, expected, "{} wanted", wanted_cap);
+        let asked_cap = row.cap_to_ask(wanted_cap);
+        let granted = slowest_sufficient(&opps, f64::from(asked_cap));
+        prop_assert_eq!(granted, expected, "{} asked for", asked_cap);
+    }
+
+    #[test]
     fn the_nearest_opp_is_nearest_and_of_two_the_faster((opps, row) in rows(1..=32)) {
         for delivered_cap in wanted() {
             let chosen = row.nearest_opp(delivered_cap) as usize;
@@ -335,6 +361,7 @@ proptest! {
         (_, row) in rows(0..=0), cap in any::<u32>(), load in loads(),
     ) {
         prop_assert_eq!(row.opp_for(cap), 0);
+        prop_assert_eq!(row.run_at(cap), 0);
         prop_assert_eq!(row.nearest_opp(cap), 0);
         let idle = Load { sum_cap: 0, ..load };
         prop_assert_eq!(row.group_power_uw(&idle), 0);
@@ -346,6 +373,7 @@ proptest! {
     ) {
         let row = Row { nr_opps, ..row };
         prop_assert!((row.opp_for(cap) as usize) < MAX_OPPS);
+        prop_assert!((row.run_at(cap) as usize) < MAX_OPPS);
         prop_assert!((row.nearest_opp(cap) as usize) < MAX_OPPS);
     }
 
@@ -379,7 +407,7 @@ proptest! {
     /// Rounding the wanted capacity down may choose an OPP that is short by that rounding; the power
     /// itself is rounded down twice.
     #[test]
-    fn a_group_draws_its_busy_time_and_the_shared_power_at_the_opp_it_needs(
+    fn a_group_draws_its_busy_time_and_the_shared_power_at_the_cheapest_opp_it_may_use(
         (opps, row) in rows(1..=32), load in loads(),
     ) {
         let headroom = f64::from(load.headroom_pct) / 100.0;
@@ -391,7 +419,7 @@ proptest! {
 
         let power = row.group_power_uw(&load) as f64;
         let explained = (slowest..=fastest).any(|opp| {
-            let exact = power_at(&row, opp, load.sum_cap);
+            let exact = power_at(&row, cheapest_from(&row, opp), load.sum_cap);
             (-1e-12 * exact..2.0 + 1e-12 * exact).contains(&(exact - power))
         });
         prop_assert!(explained, "{} uW, OPP {} to {}", power, slowest, fastest);
