@@ -66,7 +66,7 @@ fuzz:
 
 soak:
 	@packaging/debian-deps.sh build lab
-	JOULE_SOAK_S=$(or $(SECONDS),1800) cargo test --package lab --features storm --test storm -- --nocapture
+	JOULE_SOAK_S=$(or $(SECONDS),1800) cargo test --package lab --test all storm:: -- --nocapture
 
 # With the user's home and cargo, which builds the peers.
 bench-lab: lab-built

@@ -2,12 +2,9 @@
 //! spent; and the tracers that latencies are measured with are there.
 //!
 //! The kernel is built first, so this runs in `make test-full` only.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::stat::{agree, figure, guest, system, truth};
-use common::{Lab, SHELL_PATH, section, succeed};
+use crate::common::stat::{agree, figure, guest, system, truth};
+use crate::common::{Lab, SHELL_PATH, section, succeed};
 use std::sync::OnceLock;
 
 fn lab() -> &'static Lab {

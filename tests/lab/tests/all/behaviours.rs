@@ -1,9 +1,6 @@
 //! The kernel's EAS at home: on a machine whose Energy Model is the truth it shows all seven behaviours.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::{joule_load, lab, or_fail};
+use crate::common::{joule_load, lab, or_fail};
 use lab::behaviour::Behaviours;
 use lab::catalogue;
 use lab::session::{EEVDF_EAS, Scheduler};

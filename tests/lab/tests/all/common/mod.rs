@@ -1,10 +1,4 @@
 //! What the tests in virtual machines share. They fail, not skip, where the lab cannot be had.
-#![allow(
-    dead_code,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::indexing_slicing
-)] // each test binary uses its part
 
 pub mod stat;
 

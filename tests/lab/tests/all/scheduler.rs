@@ -1,9 +1,6 @@
 //! The scheduler on real kernels: it loads, works and leaves, and whatever ends it, the kernel's own is back.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::{Lab, joule_load, lab, number, scheduler, section, succeed, workload};
+use crate::common::{Lab, joule_load, lab, number, scheduler, section, succeed, workload};
 use lab::catalogue;
 use lab::guest::Guest;
 use serde_json::Value;

@@ -1,10 +1,7 @@
 //! `scx_joule calibrate` on a machine whose power is known: it finds it, and leaves the machine as it was however
 //! it ends.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::{joule_load, lab, number, scheduler, section, succeed};
+use crate::common::{joule_load, lab, number, scheduler, section, succeed};
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::{EnergyModel, Machine};

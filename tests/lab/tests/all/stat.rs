@@ -1,10 +1,7 @@
 //! What `scx_joule stat` says of a machine whose energy is known.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::stat::{agree, figure, guest, rows, system, truth};
-use common::{SHELL_PATH, lab, section, succeed};
+use crate::common::stat::{agree, figure, guest, rows, system, truth};
+use crate::common::{SHELL_PATH, lab, section, succeed};
 
 /// perf runs within stat, both over one load that is long beside what it takes to start either; where the machine
 /// shows no PMU, stat alone.

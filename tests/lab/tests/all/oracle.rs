@@ -1,9 +1,6 @@
 //! The oracle beside the kernel's energy-aware scheduling: what no placement can undercut, EAS does not either.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::{joule_load, lab, or_fail};
+use crate::common::{joule_load, lab, or_fail};
 use lab::catalogue;
 use lab::oracle;
 use lab::scenario::Scenario;

@@ -1,9 +1,6 @@
 //! The virtual SoC in a guest: its speeds, its energy, its meters, its switches, and that all of it repeats.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::{SHELL_PATH, joule_load, lab, number, section, succeed};
+use crate::common::{SHELL_PATH, joule_load, lab, number, section, succeed};
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::Machine;

@@ -1,13 +1,9 @@
 //! The scheduler's books: what each task uses, what the groups' sums hold, whose costs decide, and what an
 //! idle machine pays for being scheduled.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-#[path = "accounting/truth.rs"]
 mod truth;
 
-use common::{
+use crate::common::{
     hand, instrument, joule_load, lab, number, rise, scheduler, section, succeed, values, workload,
 };
 use lab::catalogue;

@@ -1,9 +1,6 @@
 //! The scheduler beside the kernel's own, on machines of two and of three clusters: fewer joules, no work lost.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::{instrument, joule_load, lab, or_fail, scheduler};
+use crate::common::{instrument, joule_load, lab, or_fail, scheduler};
 use lab::bench::cell::{Verdict, verdict};
 use lab::bench::{Bench, Entrant};
 use lab::catalogue;

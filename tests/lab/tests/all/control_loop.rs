@@ -2,11 +2,10 @@
 //!
 //! What is cheapest is not assumed: it is measured with the load pinned to each cluster. Where the load
 //! runs is the virtual SoC's account, not the scheduler's.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::{hand, joule_load, lab, rise, scheduler, section, succeed, workload};
+use crate::common::{
+    hand, joule_load, lab, number, rise, run, scheduler, section, succeed, workload,
+};
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::{Cluster, Machine};
@@ -414,7 +413,7 @@ fn costs_of_a_daemon_that_stopped_expire_and_come_back_with_it_and_a_wrap_is_bri
     assert!(share("stopped") < 0.4);
     assert_eq!(steered("stopped-1", "stopped-2"), 0);
     assert!(steered("continued-1", "continued-2") > 20);
-    let value = |name| common::number(&run.results, name);
+    let value = |name| number(&run.results, name);
     assert!(value("value-after") < value("value-before"), "no wrap");
     let stats = json(&run, "steered stats");
     assert_eq!(stats["meter_faults"], 0, "{stats}");
@@ -452,7 +451,7 @@ fn error_after_a_minute(machine: &str) -> f64 {
         .time_limit(Duration::from_secs(600))
         .script(&script);
     // a timeout ends what would go on for ever, and is no success
-    let run = common::run(&guest);
+    let run = run(&guest);
     let lines = section(&run.results, "stats").lines();
     let (mut sum, mut looks) = (0.0, 0.0);
     for line in lines {

@@ -1,8 +1,6 @@
 //! Counting what a scheduler costs, on real kernels.
 
-mod common;
-
-use common::{lab, or_fail, released_joule_load, scheduler};
+use crate::common::{lab, or_fail, released_joule_load, scheduler};
 use lab::catalogue;
 use lab::cost::{CALLBACKS, CostMachine, Count, Section, Subject};
 use lab::session::Scheduler;

@@ -1,9 +1,6 @@
 //! The kernels that the project promises to run on can be had, and their sched_ext works.
-#![allow(clippy::unwrap_used)] // of tests
 
-mod common;
-
-use common::{lab, or_fail, succeed};
+use crate::common::{lab, or_fail, succeed};
 use lab::guest::Guest;
 use lab::kernel::{Kernels, SERIES};
 

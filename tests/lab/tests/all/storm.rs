@@ -1,13 +1,10 @@
 //! The scheduler in a storm: tasks that fork, start threads, wait for futexes, yield, switch, and change their
 //! affinity by the thousand, while every CPU in its turn goes away and comes back.
 //!
-//! Once, in `make test-full`; for `JOULE_SOAK_S` seconds of the host's clock, each time with other seeds, in
+//! Once, in `make test`; for `JOULE_SOAK_S` seconds of the host's clock, each time with other seeds, in
 //! `make soak`. The guest has the host's clock, as it is orders of events that count here, and many of them.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // of tests and their helpers
 
-mod common;
-
-use common::{hand, lab, number, scheduler, section, succeed, values};
+use crate::common::{hand, lab, number, scheduler, section, succeed, values};
 use lab::machine::Machine;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -70,7 +67,7 @@ say dmesg dmesg
 "#;
 
 fn weather_a_storm(seed: u64) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/storm/four-cpus.toml");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/all/storm/four-cpus.toml");
     let machine = Machine::load(&file).unwrap();
     let script = format!("SEED={seed} BREATH={BREATH_S}.{seed:03}\n{SCRIPT}");
     let guest = lab()

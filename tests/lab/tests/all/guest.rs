@@ -1,9 +1,6 @@
 //! The harness itself: what goes in comes out, and what goes wrong is told.
-#![allow(clippy::unwrap_used, clippy::panic)] // of tests and their helpers
 
-mod common;
-
-use common::{lab, run, section, succeed};
+use crate::common::{lab, run, section, succeed};
 use lab::cache::Cache;
 use lab::guest::Guest;
 use lab::initramfs::Archive;
