@@ -69,9 +69,11 @@ fn session(
     requests: Option<Requests>,
 ) -> Result<Ending> {
     let topology = Topology::read(sys).context("reading the topology")?;
+    let offers = topology.offers(sys).context("reading the clocks' limits")?;
     let mut control = Control::new(sys, &topology, shape_of(&topology), Some(&config.state))?;
     let mut storage = Storage::uninit();
-    let mut scheduler = Scheduler::attach(&mut storage, config, &topology, &control.costs())?;
+    let mut scheduler =
+        Scheduler::attach(&mut storage, config, &topology, &offers, &control.costs())?;
     info!(
         "scheduling {} CPUs in {} groups of {} classes{}",
         topology.cpus.len(),

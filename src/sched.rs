@@ -53,7 +53,8 @@ pub struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    /// Loads and attaches the scheduler.
+    /// Loads and attaches the scheduler, to costs and to what each group of the topology offers
+    /// ([`Topology::offers`]) at first.
     ///
     /// # Errors
     /// When the kernel lacks sched_ext, the verifier refuses, another scheduler is attached, or the
@@ -62,6 +63,7 @@ impl<'a> Scheduler<'a> {
         storage: &'a mut Storage,
         config: &Config,
         topology: &Topology,
+        offers: &[u32],
         prior: &CostTable,
     ) -> Result<Self> {
         let mut builder = BpfSkelBuilder::default();
@@ -80,6 +82,12 @@ impl<'a> Scheduler<'a> {
         rodata.hardware_clocks = by_hardware.clone().any(|it| it);
         let mut classes = rodata.topology.class_groups.iter();
         rodata.choosy = classes.any(|groups| groups.count_ones() > ALL_OF_A_CLASS);
+
+        let bss = skel.maps.bss_data.as_mut();
+        let bss = bss.ok_or_else(|| anyhow!("the BPF object has no variables"))?;
+        for (slot, offered) in bss.offered_cap.iter_mut().zip(offers) {
+            *slot = *offered;
+        }
 
         let operations = skel.struct_ops.joule_ops_mut();
         operations.exit_dump_len = config.exit_dump_len;

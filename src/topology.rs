@@ -269,6 +269,37 @@ impl Topology {
         Ok(Self::relate(possible, cpus))
     }
 
+    /// What the limits of the clocks leave of the capacity of each group's CPUs at this moment: thermal drivers,
+    /// power savers and users set `scaling_max_freq`. All of it where cpufreq does not say.
+    ///
+    /// # Errors
+    /// [`crate::error::Error`] naming the file that could not be read or understood.
+    pub fn offers(&self, sys: &SysRoot) -> Result<Vec<u32>> {
+        let offered = |group: &Group| {
+            let capacity = self
+                .classes
+                .get(group.class)
+                .map_or(0, |it| u64::from(it.capacity.get()));
+            let of_group = self
+                .cpus
+                .iter()
+                .find(|cpu| group.cpus.first() == Some(&cpu.facts.id));
+            let clock =
+                of_group.and_then(|cpu| cpu.facts.policy.as_ref()?.max.map(|max| (cpu, max)));
+            let Some((cpu, max)) = clock else {
+                return Ok(capacity);
+            };
+            let (id, top) = (cpu.facts.id, max.get());
+            let file = format!("sys/devices/system/cpu/cpu{id}/cpufreq/scaling_max_freq");
+            let limit: Option<u64> = sys.value(file, "a frequency in kHz")?;
+            Ok(limit.map_or(capacity, |khz| capacity * khz.min(top) / top))
+        };
+        let offered = self.groups.iter().map(offered);
+        offered
+            .map(|cap| Ok(u32::try_from(cap?).unwrap_or(u32::MAX)))
+            .collect()
+    }
+
     /// The relations of CPUs that are known already, as from a recording; `facts` in any order.
     pub fn of(possible: Vec<usize>, mut facts: Vec<CpuFacts>) -> Self {
         facts.sort_by_key(|cpu| cpu.id);

@@ -50,6 +50,23 @@ fn the_highest_frequency_is_the_hardwares_and_not_the_users_limit() {
 }
 
 #[test]
+fn a_limit_on_a_clock_leaves_its_part_of_the_capacity() {
+    let offers = |sys: &FakeSys| read(&sys.root()).offers(&sys.root());
+    let phone = FakeSys::fixture("phone");
+    let offered = offers(&phone).unwrap();
+    assert_eq!(offered[0], 280 * 10_176 / 20_160);
+    assert_eq!(offered.last(), Some(&1024), "no limit is shown");
+    let limit = "sys/devices/system/cpu/cpufreq/policy0/scaling_max_freq";
+    let phone = phone.set(limit, 9_999_999);
+    assert_eq!(offers(&phone).unwrap()[0], 280, "above what there is");
+    let refusal = offers(&phone.set(limit, "often")).unwrap_err().to_string();
+    assert!(
+        refusal.contains("scaling_max_freq") && refusal.contains("often"),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn a_capacity_source_that_calls_all_equal_is_believed_only_when_no_other_disagrees() {
     let laptop = FakeSys::fixture("laptop");
     assert_eq!(read(&laptop.root()).capacity_source, CapacitySource::Cppc);

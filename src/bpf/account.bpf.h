@@ -385,7 +385,7 @@ static __always_inline u32 group_waited_cap(const struct group_ctx *gctx, u64 no
 static __always_inline void guard_latency(u32 group, u64 waited_ns, u32 capacity)
 {
 	struct group_ctx *gctx = group_ctx_of(group);
-	bool at_top = capacity >= group_capacity(group) && !has_own_clock(group);
+	bool at_top = capacity >= group_offers(group) && !has_own_clock(group);
 
 	if (gctx)
 		gctx->guard = guard_after(gctx->guard, waited_ns > settings.wait_ns, at_top);

@@ -367,6 +367,14 @@ int BPF_PROG(joule_cpu_frequency, unsigned int khz, unsigned int cpu)
 	return 0;
 }
 
+/* The limits of a clock have changed. */
+SEC("tp_btf/cpu_frequency_limits")
+int BPF_PROG(joule_frequency_limits, struct cpufreq_policy *policy)
+{
+	note_limit(group_of_cpu(policy->cpu), policy->max, policy->cpuinfo.max_freq);
+	return 0;
+}
+
 /*
  * A task that may not go back to where it last ran is no load there any more,
  * but wherever it may go. (Its weight needs no such care: it is read where run

@@ -258,13 +258,10 @@ struct place {
 	bool idle;
 };
 
-/*
- * The best group in each of two respects; JOULE_NO_GROUP where none qualifies.
- * Groups ascend by capacity, so the last one seen is the biggest.
- */
+/* The best group in each of two respects; JOULE_NO_GROUP where none qualifies. */
 struct choice {
 	u32 cheapest; /* among those that the task fits */
-	u32 biggest;  /* among all that it may use */
+	u32 biggest;  /* among those that it does not fit, but may use */
 	u64 price;
 };
 
@@ -272,8 +269,11 @@ struct choice {
 
 static __always_inline void consider(struct choice *choice, u32 group, bool fitting, u64 price)
 {
-	choice->biggest = group;
-	if (fitting && price < choice->price) {
+	if (!fitting) {
+		/* Of two alike the last one, as groups ascend by capacity. */
+		if (group_offers(group) >= group_offers(choice->biggest))
+			choice->biggest = group;
+	} else if (price < choice->price) {
 		choice->price = price;
 		choice->cheapest = group;
 	}
@@ -314,7 +314,7 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 
 	if (!survey || !cpus || !may_use(p, group))
 		return 0;
-	fitting = survey->demand.fitting_cap <= group_capacity(group);
+	fitting = survey->demand.fitting_cap <= group_offers(group);
 	if (fitting)
 		price_group(group, survey->slot, &survey->demand, &price);
 	by_prior = price;

@@ -139,7 +139,7 @@ static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *
 
 		if (found != JOULE_NO_GROUP || !cpus)
 			break;
-		if (group_capacity(group) > group_capacity(tctx->group) && may_use(p, group) &&
+		if (group_offers(group) > group_offers(tctx->group) && may_use(p, group) &&
 		    bpf_cpumask_intersects(cpus, idle_cpus))
 			found = group;
 	}
@@ -151,7 +151,7 @@ static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *
 static __always_inline bool is_misfit(const struct task_struct *p, const struct task_ctx *tctx,
 				      u32 group)
 {
-	return !is_pinned(p) && fitting_cap(tctx) > group_capacity(group);
+	return !is_pinned(p) && fitting_cap(tctx) > group_offers(group);
 }
 
 /* Where a task that stays runnable should go on: JOULE_NO_GROUP to stay. */
@@ -205,7 +205,7 @@ static bool check_misfit(const struct task_struct *p, const struct task_ctx *tct
 
 /*
  * A CPU of the group is about to idle: a task that has outgrown a CPU of a
- * smaller group is put back, and finds it. Groups ascend by capacity.
+ * smaller group is put back, and finds it.
  */
 static void fetch_misfit(u32 group)
 {
@@ -213,11 +213,11 @@ static void fetch_misfit(u32 group)
 
 	if (!READ_ONCE(misfit_groups))
 		return;
-	bpf_for (smaller, 0, group) {
+	bpf_for (smaller, 0, topology.nr_groups) {
 		s32 *at = MEMBER_VPTR(misfit_cpus, [smaller]), cpu;
 
 		if (!at || !(READ_ONCE(misfit_groups) >> smaller & 1) ||
-		    group_capacity(smaller) >= group_capacity(group))
+		    group_offers(smaller) >= group_offers(group))
 			continue;
 		cpu = *at;
 		forget_misfit(cpu, smaller);

@@ -225,17 +225,23 @@ fn tasks_are_known_from_before_the_scheduler_started() {
     assert_eq!(little_ns, 0);
 }
 
-/// Users may ask the kernel to take a task for a bigger or a smaller one (uclamp): it is placed as such.
+/// A limit on a clock, as thermal drivers set it, makes CPUs smaller: one that is there from the beginning, until it
+/// is lifted. And users may ask the kernel to take a task for a bigger or a smaller one (uclamp): it is placed as such.
 #[test]
-fn a_task_is_placed_within_its_clamps() {
+fn a_task_is_placed_within_its_clamps_and_what_limits_leave_of_cpus() {
     let script = format!(
         r#"{HEAD}
+        limit=/sys/devices/system/cpu/cpu6/cpufreq/scaling_max_freq
+        full=$(cat $limit)
+        echo 851000 > $limit
         start
         run() {{
             name=$1; shift
             "$@" joule-load run /lab/clamps.json --duration 3 > /tmp/load 2>&1 || fail joule-load
             say $name cat $vsoc/tasks
         }}
+        run limited env
+        echo $full > $limit
         run free env
         run low uclampset -m 0 -M 60
         run high uclampset -m 700 -M 1024
@@ -257,10 +263,17 @@ fn a_task_is_placed_within_its_clamps() {
         eprintln!("{task}, {runs:?}: {pct} % in {cluster}");
         pct
     };
-    assert!(pct(&["free"], "heavy", "little") < 20);
-    assert!(pct(&["free", "low"], "heavy", "little") > 95);
-    assert!(pct(&["free"], "light", "big") < 20);
-    assert!(pct(&["low", "high"], "light", "big") > 95);
+    let limited = [
+        pct(&["limited"], "heavy", "mid"),
+        pct(&["limited", "free"], "heavy", "big"),
+    ];
+    let clamped = [
+        pct(&["free", "low"], "heavy", "little"),
+        pct(&["low", "high"], "light", "big"),
+    ];
+    assert!(pct(&["limited", "free"], "light", "big") < 20);
+    assert!(limited.iter().all(|pct| *pct > 80));
+    assert!(clamped.iter().all(|pct| *pct > 95));
 }
 
 /// How long threads of that name ran in such clusters.
