@@ -82,19 +82,6 @@ u64 wake_after_ns;
 /* Bit g: some CPU of group g is at work; all of them are. */
 static u64 awake_groups, full_groups;
 
-/* Whether the group belongs to the set from now on. */
-static __always_inline void set_member(u64 *groups, u32 group, bool member)
-{
-	u64 bit = group_bit(group);
-
-	if (!(READ_ONCE(*groups) & bit) == !member)
-		return;
-	if (member)
-		__sync_fetch_and_or(groups, bit);
-	else
-		__sync_fetch_and_and(groups, ~bit);
-}
-
 static __always_inline struct cpu_ctx *cpu_ctx_of(s32 cpu)
 {
 	return bpf_map_lookup_elem(&cpu_ctxs, &cpu);

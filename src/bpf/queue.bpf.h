@@ -177,16 +177,15 @@ static __always_inline void note_misfit(s32 cpu, u32 group)
 	if (!at)
 		return;
 	*at = cpu;
-	if (!(READ_ONCE(misfit_groups) >> group & 1))
-		__sync_fetch_and_or(&misfit_groups, 1ULL << group);
+	set_member(&misfit_groups, group, true);
 }
 
 static __always_inline void forget_misfit(s32 cpu, u32 group)
 {
 	s32 *at = MEMBER_VPTR(misfit_cpus, [group]);
 
-	if (at && *at == cpu && READ_ONCE(misfit_groups) >> group & 1)
-		__sync_fetch_and_and(&misfit_groups, ~(1ULL << group));
+	if (at && *at == cpu)
+		set_member(&misfit_groups, group, false);
 }
 
 /* Whether the task, which runs on this CPU of the group, has outgrown it; notes that it has or has
@@ -216,7 +215,7 @@ static void fetch_misfit(u32 group)
 	bpf_for (smaller, 0, topology.nr_groups) {
 		s32 *at = MEMBER_VPTR(misfit_cpus, [smaller]), cpu;
 
-		if (!at || !(READ_ONCE(misfit_groups) >> smaller & 1) ||
+		if (!at || !(READ_ONCE(misfit_groups) & group_bit(smaller)) ||
 		    group_offers(smaller) >= group_offers(group))
 			continue;
 		cpu = *at;

@@ -33,6 +33,19 @@ static __always_inline u64 group_bit(u32 group)
 	return 1ULL << (group % JOULE_MAX_GROUPS);
 }
 
+/* Whether the group belongs to the set from now on. */
+static __always_inline void set_member(u64 *groups, u32 group, bool member)
+{
+	u64 bit = group_bit(group);
+
+	if (!(READ_ONCE(*groups) & bit) == !member)
+		return;
+	if (member)
+		__sync_fetch_and_or(groups, bit);
+	else
+		__sync_fetch_and_and(groups, ~bit);
+}
+
 static __always_inline u32 group_capacity(u32 group)
 {
 	const volatile struct joule_group *info = group_info(group);
