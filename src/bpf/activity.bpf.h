@@ -20,9 +20,9 @@
  * invariant: a task's mean capacity over a stretch is the integral's
  * difference over the time's, exact across changes of clock in between. The
  * clock is learnt from the cpu_frequency tracepoint where software sets it,
- * and where hardware does when a task starts to run and at its ticks
- * (arch_scale_freq_capacity is refreshed by the kernel's tick). A machine whose
- * clocks nobody is known to set is looked at at ticks.
+ * and where hardware does when a CPU wakes or rests, when a task starts to run
+ * and at ticks (arch_scale_freq_capacity is refreshed by the kernel's tick). A
+ * machine whose clocks nobody is known to set is looked at at ticks.
  *
  * The control loop is woken through a ring buffer when enough busy time has
  * gathered to be worth a sample: nothing wakes it on an idle machine.
@@ -196,13 +196,16 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu), *sibling = sibling_ctx(cpu);
 	u32 before, after = idle ? CPU_STATE_IDLE : CPU_STATE_BUSY;
-	u32 group = group_of_cpu(cpu), opp = opp_of(group, cctx);
+	u32 group = group_of_cpu(cpu), opp;
 	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
 	const volatile struct joule_group *info = group_info(group);
 	u64 slept = 0, shallow;
 
 	if (!cctx || !activity || !info || cctx->state == after)
 		return;
+	if (hardware_clocks)
+		note_clock(cctx, cpu, now);
+	opp = opp_of(group, cctx);
 	before = cctx->state;
 	if (idle)
 		cctx->idle_since = now;
