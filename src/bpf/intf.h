@@ -84,7 +84,7 @@ struct joule_cost_row {
 	u32 wake_nj[JOULE_NR_DEPTHS];  /* one CPU out of this depth of idle */
 	u32 group_wake_nj;	       /* besides, when the whole group has slept */
 	u8 opp_at[JOULE_OPP_STEPS];    /* the slowest OPP that offers more than the step's begin */
-	u8 run_at[JOULE_MAX_OPPS];     /* of an OPP and the faster ones, where work is cheapest */
+	u8 run_at[JOULE_MAX_OPPS];     /* the OPP, or a faster one where work is cheaper */
 };
 
 _Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12 + 128 + 32,

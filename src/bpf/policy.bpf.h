@@ -322,7 +322,9 @@ static inline __attribute__((always_inline)) u32 opp_for(const struct joule_cost
 /*
  * Fills in run_at. A CPU that is awake alone draws its own power and the shared one, at a faster
  * OPP for less time: on many SoCs the slowest OPPs are not those where work is cheapest, and some
- * OPPs are worth less than the next. The slower one of two that are equal.
+ * OPPs are worth less than the next. The slower one of two that are equal. One that is left for a
+ * faster one is not measured any more, so the faster one has to be cheaper by a seventh: single
+ * OPPs are known no better, and measured tables that have such OPPs leap by more.
  */
 static inline __attribute__((always_inline)) void rank_opps(struct joule_cost_row *row)
 {
@@ -331,17 +333,18 @@ static inline __attribute__((always_inline)) void rank_opps(struct joule_cost_ro
 	last -= !!last;
 	best = last;
 	for (i = 0; i < JOULE_MAX_OPPS; i++) {
-		u32 opp = opp_index(last - i), other = opp_index(best);
+		u32 opp = opp_index(last - i), other = opp_index(best), leave;
 		u64 here = ((u64)row->busy_uw[opp] + row->shared_uw[opp]) * row->capacity[other];
 		u64 there = ((u64)row->busy_uw[other] + row->shared_uw[other]) * row->capacity[opp];
 
+		leave = is_less(7 * there, 6 * here);
+		row->run_at[opp] = opp + ((best - opp) & -leave);
 		/* Past the slowest OPP, `opp` begins anew at the end of the array. */
 		best += (opp - best) & -(is_less(i, last + 1) & !is_less(there, here));
-		row->run_at[opp] = best;
 	}
 }
 
-/* The OPP that a group runs at, by its clock or ours, where `wanted_cap` is asked for. */
+/* The OPP that a group runs at where `wanted_cap` is asked for. */
 static inline __attribute__((always_inline)) u32 run_at(const struct joule_cost_row *row,
 							u32 wanted_cap)
 {

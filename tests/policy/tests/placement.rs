@@ -75,18 +75,25 @@ fn slowest_sufficient(opps: &[u32], wanted: f64) -> usize {
     found.unwrap_or(opps.len() - 1)
 }
 
-/// The OPP, of this one and the faster ones, at which a CPU awake alone needs the least energy for its work; the
-/// slower of two.
+/// The OPP, of the faster ones, at which a CPU awake alone needs the least energy for its work, the slower of two; this
+/// OPP where that does not save a seventh.
 fn cheapest_from(row: &Row, opp: usize) -> usize {
-    let per_second = |opp: usize| u128::from(row.busy_uw[opp]) + u128::from(row.shared_uw[opp]);
+    // energy at `one` for the work that is done at `other` in the same time
+    let energy = |one: usize, other: usize| {
+        (u128::from(row.busy_uw[one]) + u128::from(row.shared_uw[one]))
+            * u128::from(row.capacity[other])
+    };
     let mut best = opp;
-    for other in opp..row.nr_opps as usize {
-        let (here, there) = (row.capacity[best], row.capacity[other]);
-        if per_second(other) * u128::from(here) < per_second(best) * u128::from(there) {
-            best = other;
+    for faster in opp..row.nr_opps as usize {
+        if energy(faster, best) < energy(best, faster) {
+            best = faster;
         }
     }
-    best
+    if 7 * energy(best, opp) < 6 * energy(opp, best) {
+        best
+    } else {
+        opp
+    }
 }
 
 fn power_at(row: &Row, opp: usize, sum_cap: u32) -> f64 {
