@@ -210,7 +210,8 @@ impl Row {
         )
     }
 
-    /// The OPP at which a group runs for `wanted_cap`: where work is cheapest, of those that suffice.
+    /// The OPP at which a group runs for `wanted_cap`: the slowest that suffices, or a faster one where work is cheaper
+    /// by a seventh.
     #[must_use]
     pub fn run_at(&self, wanted_cap: u32) -> u32 {
         ffi::run_at(
