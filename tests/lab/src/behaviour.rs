@@ -40,6 +40,8 @@ pub struct Behaviours {
     pub machine: Machine,
     /// Under what.
     pub schedulers: Vec<Scheduler>,
+    /// What schedulers that are programs first learn from, and for how many simulated seconds.
+    pub settle: (PathBuf, u32),
     /// The workload runner.
     pub load: PathBuf,
 }
@@ -153,7 +155,7 @@ impl Behaviours {
             load: &self.load,
             runs,
             warmup: Duration::ZERO,
-            settle: None,
+            settle: scheduler.program.is_some().then(|| self.settle.clone()),
             watch: Some(format!("{PREFIX}*")),
         };
         let done = session

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// What the lab itself answers when it could not do what was asked, as `timeout` and `env` do.
 pub const LAB_FAILED: u8 = 125;
 
+/// What a scheduler that is a program learns from before it is measured: the workload of that name.
+const SETTLE: &str = "mixed-interactive";
+
 /// The kernel of this name, or the default one.
 fn kernel(cache: &Cache, name: Option<&str>) -> Result<Kernel> {
     let kernels = Kernels::new(cache);

@@ -1,6 +1,6 @@
 //! `lab bench`: the table of schedulers, machines and workloads.
 
-use super::{built, kernel};
+use super::{SETTLE, built, kernel};
 use anyhow::{Context, Result};
 use lab::bench::{Bench, Entrant};
 use lab::cache::Cache;
@@ -12,9 +12,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-
-/// What a scheduler learns from before the runs of `lab bench`.
-const SETTLE: &str = "mixed-interactive";
 
 /// Simulated time before each measurement, for utilisation signals to settle; models have settled before.
 const BENCH_WARMUP: Duration = Duration::from_millis(500);

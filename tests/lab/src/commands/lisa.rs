@@ -1,6 +1,6 @@
 //! `lab lisa`: seven behaviours of energy-aware scheduling.
 
-use super::{built, kernel};
+use super::{SETTLE, built, kernel};
 use anyhow::{Context, Result};
 use lab::behaviour::Behaviours;
 use lab::cache::Cache;
@@ -25,6 +25,9 @@ pub struct Args {
     /// The workload runner's program
     #[arg(long, value_name = "PATH", default_value = "target/release/joule-load")]
     load_binary: PathBuf,
+    /// Simulated time for which a scheduler that is a program learns before it is judged
+    #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
+    settle: u32,
     /// A series or a release
     #[arg(long)]
     kernel: Option<String>,
@@ -40,6 +43,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let behaviours = Behaviours {
         machine,
         schedulers,
+        settle: (catalogue::workload(SETTLE)?, args.settle),
         load: built(&args.load_binary)?,
     };
     let cache = Cache::open()?;

@@ -10,6 +10,7 @@ fn eas_shows_all_behaviours_on(machine: &str) {
     let behaviours = Behaviours {
         machine,
         schedulers: vec![Scheduler::kernels(EEVDF_EAS)],
+        settle: (or_fail(catalogue::workload("mixed-interactive")), 30),
         load: joule_load().to_owned(),
     };
     let lab = lab();
