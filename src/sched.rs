@@ -85,7 +85,7 @@ impl<'a> Scheduler<'a> {
 
         let bss = skel.maps.bss_data.as_mut();
         let bss = bss.ok_or_else(|| anyhow!("the BPF object has no variables"))?;
-        for (slot, offered) in bss.offered_cap.iter_mut().zip(offers) {
+        for (slot, offered) in bss.limited_cap.iter_mut().zip(offers) {
             *slot = *offered;
         }
 

@@ -76,6 +76,7 @@ static __always_inline void count_delay(u64 waited_ns)
 }
 
 #include "relations.bpf.h"
+#include "capacity.bpf.h"
 #include "costs.bpf.h"
 #include "account.bpf.h"
 #include "activity.bpf.h"
@@ -302,6 +303,7 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	charge(p, tctx, now);
 	tctx->share = share_of(p);
 	count_clock(cpu, now);
+	note_pressure(cpu, now);
 	set_frequency(tctx, cpu, now);
 	end_patience(group, now);
 	/* A misfit need not wait for its slice's end. */
@@ -350,8 +352,10 @@ void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)
 {
 	u32 group = group_of_cpu(cpu);
+	u64 now = scx_bpf_now();
 
-	count_transition(cpu, idle, scx_bpf_now());
+	count_transition(cpu, idle, now);
+	note_pressure(cpu, now);
 	if (!idle)
 		return;
 	forget_misfit(cpu, group);

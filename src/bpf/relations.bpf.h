@@ -53,28 +53,6 @@ static __always_inline u32 group_capacity(u32 group)
 	return info ? info->capacity : 0;
 }
 
-/*
- * What the limits of their clocks leave of the capacity of each group's CPUs. Thermal drivers,
- * power savers and users set them; user space says what they are at first. Where CPUs have a clock
- * each, the limit that was set last counts for all: it is one for all as a rule.
- */
-u32 offered_cap[JOULE_MAX_GROUPS];
-
-static __always_inline u32 group_offers(u32 group)
-{
-	u32 *cap = MEMBER_VPTR(offered_cap, [group]);
-
-	return cap ? READ_ONCE(*cap) : 0;
-}
-
-static __always_inline void note_limit(u32 group, u32 khz, u32 top_khz)
-{
-	u32 *cap = MEMBER_VPTR(offered_cap, [group]), full = group_capacity(group);
-
-	if (cap && top_khz)
-		WRITE_ONCE(*cap, khz < top_khz ? (u64)full * khz / top_khz : full);
-}
-
 /* Whether each CPU of the group has a clock of its own, which is hardware's to set as a rule. */
 static __always_inline bool has_own_clock(u32 group)
 {

@@ -226,9 +226,10 @@ fn tasks_are_known_from_before_the_scheduler_started() {
 }
 
 /// A limit on a clock, as thermal drivers set it, makes CPUs smaller: one that is there from the beginning, until it
-/// is lifted. And users may ask the kernel to take a task for a bigger or a smaller one (uclamp): it is placed as such.
+/// is lifted. So do real-time tasks. And users may ask the kernel to take a task for a bigger or a smaller one
+/// (uclamp): it is placed as such.
 #[test]
-fn a_task_is_placed_within_its_clamps_and_what_limits_leave_of_cpus() {
+fn a_task_is_placed_within_its_clamps_and_what_is_left_of_cpus() {
     let script = format!(
         r#"{HEAD}
         limit=/sys/devices/system/cpu/cpu6/cpufreq/scaling_max_freq
@@ -236,19 +237,22 @@ fn a_task_is_placed_within_its_clamps_and_what_limits_leave_of_cpus() {
         echo 851000 > $limit
         start
         run() {{
-            name=$1; shift
-            "$@" joule-load run /lab/clamps.json --duration 3 > /tmp/load 2>&1 || fail joule-load
+            name=$1; tasks=$2; shift 2
+            "$@" joule-load run /lab/$tasks.json --duration 3 > /tmp/load 2>&1 || fail joule-load
             say $name cat $vsoc/tasks
         }}
-        run limited env
+        run limited clamps env
         echo $full > $limit
-        run free env
-        run low uclampset -m 0 -M 60
-        run high uclampset -m 700 -M 1024
+        run free clamps env
+        run low clamps uclampset -m 0 -M 60
+        run high clamps uclampset -m 700 -M 1024
+        run pressed pressed env
+        run relieved clamps env
         lasted"#
     );
     let guest = phone("accounting-clamps").program("uclampset");
     let guest = guest.file(workload("clamps"), "/lab/clamps.json");
+    let guest = guest.file(workload("pressed"), "/lab/pressed.json");
     let results = succeed(&guest.script(&script)).results;
     // the share of its time that a task ran in a cluster, in the last of these runs, %
     let pct = |runs: &[&str], task: &str, cluster: &str| {
@@ -271,7 +275,12 @@ fn a_task_is_placed_within_its_clamps_and_what_limits_leave_of_cpus() {
         pct(&["free", "low"], "heavy", "little"),
         pct(&["low", "high"], "light", "big"),
     ];
+    let pressed = [
+        pct(&["high", "pressed"], "heavy", "mid"),
+        pct(&["pressed", "relieved"], "heavy", "big"),
+    ];
     assert!(pct(&["limited", "free"], "light", "big") < 20);
+    assert!(pressed.iter().all(|pct| *pct > 80));
     assert!(limited.iter().all(|pct| *pct > 80));
     assert!(clamped.iter().all(|pct| *pct > 95));
 }
