@@ -203,6 +203,7 @@ static __always_inline u64 util_sleep(struct task_ctx *tctx, u64 util)
 {
 	tctx->est_cap = util_est_after(tctx->est_cap, util_cap(util));
 	tctx->pace_cap = pace_after(tctx->pace_cap, tctx->ran_ns, tctx->lost_ns);
+	tctx->run_ns = mean_after(tctx->run_ns, tctx->ran_ns);
 	util = util_asleep(util, tctx->lost_ns);
 	tctx->ran_ns = tctx->lost_ns = 0;
 	tctx->catch_up_cap = 0;
@@ -360,9 +361,12 @@ static __always_inline u32 group_sum_cap(const struct group_ctx *gctx, u64 own, 
  */
 static void note_wait(u32 group, u64 waited_ns, u32 capacity, u64 now)
 {
-	struct group_ctx *gctx = group_ctx_of(group);
+	struct group_ctx *gctx;
 
-	if (!gctx || waited_ns < SHORTEST_WAIT_NS)
+	if (waited_ns < SHORTEST_WAIT_NS)
+		return;
+	gctx = group_ctx_of(group);
+	if (!gctx)
 		return;
 	bpf_spin_lock(&gctx->lock);
 	sum_advance(gctx, now);
@@ -385,10 +389,12 @@ static __always_inline u32 group_waited_cap(const struct group_ctx *gctx, u64 no
 static __always_inline void guard_latency(u32 group, u64 waited_ns, u32 capacity)
 {
 	struct group_ctx *gctx = group_ctx_of(group);
-	bool at_top = capacity >= group_offers(group) && !has_own_clock(group);
+	bool late = waited_ns > settings.wait_ns, at_top;
 
-	if (gctx)
-		gctx->guard = guard_after(gctx->guard, waited_ns > settings.wait_ns, at_top);
+	if (!gctx || !(gctx->guard || late))
+		return;
+	at_top = capacity >= group_limit(group) && !has_own_clock(group);
+	gctx->guard = guard_after(gctx->guard, late, at_top);
 }
 
 static __always_inline u32 group_guard(u32 group)
@@ -407,13 +413,15 @@ static __always_inline u32 group_headroom_pct(const struct group_ctx *gctx)
 /* The task wakes up: how often does it? */
 static __always_inline void note_wakeup(struct task_ctx *tctx, u64 now)
 {
-	u64 interval = elapsed_ns(now, tctx->woke_at);
-
-	if (tctx->interval_ns)
-		interval = tctx->interval_ns - tctx->interval_ns / 4 + interval / 4;
 	if (tctx->woke_at)
-		tctx->interval_ns = interval;
+		tctx->interval_ns = mean_after(tctx->interval_ns, elapsed_ns(now, tctx->woke_at));
 	tctx->woke_at = now;
+}
+
+/* How long the task, which starts to run, is likely to: as on average, or a slice. */
+static __always_inline u64 run_left_ns(const struct task_ctx *tctx)
+{
+	return tctx->run_ns > tctx->ran_ns ? tctx->run_ns - tctx->ran_ns : settings.slice_ns;
 }
 
 /* Need of the neediest of the group's runnable tasks. */

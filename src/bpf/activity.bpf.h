@@ -48,12 +48,14 @@ struct cpu_ctx {
 	u64 delivered;		   /* capacity * ns up to `at` */
 	u64 at;
 	u64 idle_since;
+	u64 free_at;	   /* when what runs here is likely to sleep: run_left_ns() */
 	u64 counted_until; /* its busy time, where it has a clock of its own */
 	u64 gathered_ns;   /* busy time not yet in gathered_ns of all */
 	u32 state;	   /* written under the group's lock */
 	u32 kicked;	   /* a kick is under way and has found no work yet */
 	u32 pinned;	   /* something may wait in its own queue */
 	u32 decisions;	   /* placements made here */
+	u32 asked_cap;	   /* need of the task for which it asked for its clock */
 };
 
 struct {

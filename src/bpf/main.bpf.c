@@ -95,24 +95,32 @@ static __always_inline void count_delay(u64 waited_ns)
  */
 static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 {
-	u32 group = group_of_cpu(cpu), need = task_need(tctx);
+	u32 group = group_of_cpu(cpu), need, nr_cpus, awake, all, asleep, waited, wanted;
 	const volatile struct joule_group *info = group_info(group);
-	const struct joule_cost_row *row = costs_of_group(group, current_slot(now));
-	const struct group_ctx *gctx = group_ctx_of(group);
-	u32 nr_cpus, awake, all, asleep, waited, wanted;
-	struct load load = {.top_cap = need};
+	const struct joule_cost_row *row;
+	const struct group_ctx *gctx;
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct load load;
 
-	if (!info || !row || !gctx || !software_clocks)
+	if (!software_clocks)
 		return;
+	row = costs_of_group(group, current_slot(now));
+	gctx = group_ctx_of(group);
+	if (!info || !row || !gctx)
+		return;
+	need = task_need(tctx);
 	nr_cpus = max_u32(info->nr_cpus, 1);
 	awake = max_u32(gctx->est_cap, need);
 	all = need + group_sum_cap(gctx, own_share(tctx, group), now);
 	asleep = all > awake ? all - awake : 0;
 	waited = group_waited_cap(gctx, now);
+	load.top_cap = need;
 	load.sum_cap = need + waited + asleep * (nr_cpus + group_busy_cpus(group)) / (2 * nr_cpus);
 	wanted = max_u32(cpu_need(&load, nr_cpus), max_u32(all + waited, awake) / nr_cpus);
 	wanted = with_headroom(wanted, group_headroom_pct(gctx));
 	wanted = cap_to_ask(row, wanted);
+	if (cctx)
+		cctx->asked_cap = need;
 	scx_bpf_cpuperf_set(cpu, min_u32(wanted * 4 / 5, SCX_CPUPERF_ONE));
 }
 
@@ -219,6 +227,7 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	group_move(tctx, group, now);
 	leave_queue(tctx);
 	tctx->running = 1;
+	cctx->free_at = now + run_left_ns(tctx);
 	tctx->patient_until = 0;
 	tctx->exec_at = p->se.sum_exec_runtime;
 	tctx->delivered_at = delivered_until(cctx, now);

@@ -18,7 +18,8 @@
  * A task may also wait for a busy group, when that is so much cheaper than any
  * idle CPU that the saving is worth the wait: the profile says how long a task
  * may be kept from running to save all of its energy, and a wait must be
- * shorter than that times the part saved. This is what keeps threads that pass
+ * shorter than that times the part saved. How long it will be is told by what
+ * runs there and for how long that does so on average. This is what keeps threads that pass
  * messages on one CPU, whose waker is about to sleep, and light work off
  * clusters that are asleep or wasteful. A task that waits by choice is not
  * fetched by other groups and wakes nobody until its time is over; then the
@@ -84,14 +85,6 @@ static __always_inline bool may_use(const struct task_struct *p, u32 group)
 	return cpus && bpf_cpumask_intersects(cpus, p->cpus_ptr);
 }
 
-/* The CPU of the group that went idle last, which may be busy again; negative when none did. */
-static __always_inline s32 last_idle_cpu(u32 group)
-{
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-
-	return activity && group_of_cpu(activity->idle_cpu) == group ? activity->idle_cpu : -ENOENT;
-}
-
 /* The CPU of the group that went to work last; it may be idle again. */
 static __always_inline s32 last_busy_cpu(u32 group)
 {
@@ -115,35 +108,48 @@ static __always_inline bool core_is_idle(s32 cpu)
 }
 
 /*
- * Claims an idle CPU of the group for the task; negative when there is none.
- * On SMT a wholly idle core comes first. Where CPUs have a clock each, that of
- * the task's previous one is still as high as the task needs it; where they
- * share it, any CPU that is not in a deep state yet is as good, and the one that
- * idled last of all comes first: its target for the clock still stands, and is
- * replaced by the task's.
+ * Whether the CPU, the last of its group to idle, has left the group a clock that
+ * is higher than a task which needs `need_cap` would ask for.
  */
-static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu, u64 now)
+static __always_inline bool keeps_clock_up(s32 cpu, u32 need_cap)
 {
+	struct cpu_ctx *cctx = software_clocks ? cpu_ctx_of(cpu) : NULL;
+
+	return cctx && need_cap + need_cap / 4 < cctx->asked_cap;
+}
+
+/*
+ * Claims an idle CPU of the group for the task; negative when there is none. Its
+ * previous one comes first, and on SMT a wholly idle core; then one that is not
+ * in a deep state yet. Where CPUs share a clock and all of them idle, the target
+ * of the one that idled last still stands, until that CPU asks for another: it
+ * comes first where the task needs less.
+ */
+static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu, u32 need_cap,
+				      u64 now)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
 	bool prev_is_here = group_of_cpu(prev_cpu) == group;
 	const struct cpumask *cpus = cpus_of_group(group);
-	s32 last = last_idle_cpu(group), cpu;
+	s32 last, cpu;
 
-	if (!cpus)
+	if (!activity || !cpus)
 		return -ENOENT;
 	if (!may_use_all(p))
 		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
-	if (last >= 0 && !has_own_clock(group) && !group_busy_cpus(group) &&
+	last = activity->idle_cpu;
+	if (!activity->busy_cpus && !has_own_clock(group) && group_of_cpu(last) == group &&
+	    (!prev_is_here || keeps_clock_up(last, need_cap)) &&
 	    scx_bpf_test_and_clear_cpu_idle(last))
 		return last;
-	if (prev_is_here && core_is_idle(prev_cpu) &&
-	    (has_own_clock(group) || is_shallow(prev_cpu, now)) &&
-	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+	if (prev_is_here && core_is_idle(prev_cpu) && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
 		return prev_cpu;
 	if (smt_enabled) {
 		cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
 		if (cpu >= 0)
 			return cpu;
-	} else if (is_shallow(last, now) && scx_bpf_test_and_clear_cpu_idle(last)) {
+	} else if (is_shallow(last, now) && group_of_cpu(last) == group &&
+		   scx_bpf_test_and_clear_cpu_idle(last)) {
 		return last;
 	}
 	if (prev_is_here && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
@@ -211,7 +217,8 @@ __weak int price_group(u32 group, u32 slot, const struct demand *demand, struct 
 	nr_cpus = info->nr_cpus;
 	headroom_pct = group_headroom_pct(gctx);
 	load.top_cap = group_top_cap(gctx);
-	before = group_power_uw(row, &load, nr_cpus, headroom_pct);
+	/* Most groups have nothing to do at any time. */
+	before = load.sum_cap ? group_power_uw(row, &load, nr_cpus, headroom_pct) : 0;
 	load.sum_cap += demand->need_cap;
 	load.top_cap = max_u32(load.top_cap, demand->need_cap);
 	after = group_power_uw(row, &load, nr_cpus, headroom_pct);
@@ -223,34 +230,31 @@ __weak int price_group(u32 group, u32 slot, const struct demand *demand, struct 
 #define SYNC_WAIT_NS 100000
 
 /*
- * A task waits for this part of the time between two of its wake-ups at most:
- * one that sleeps for a fixed time and runs again would do so much less work.
+ * A task waits for this part of the time between two of its wake-ups at most,
+ * as one that sleeps for a fixed time and runs again would do so much less work;
+ * and for so many times as long as it runs for.
  */
-#define MOST_OF_INTERVAL 16
+#define MOST_OF_INTERVAL 8
+#define MOST_OF_RUN 4
 
 /*
  * How long a task should at most wait in the group's queue at the price
- * `waiting_uw` rather than take an idle CPU at `at_once_uw`; 0: not at all.
- * `interval_ns` is 0 beside a waker that is about to sleep. A global function,
- * verified once: inside its caller it multiplied the verifier's states.
+ * `waiting_uw` rather than take an idle CPU at `at_once_uw`, when a CPU is likely
+ * to be free after `busy_ns`; never for more than `most_ns`. 0: not at all. A
+ * global function, verified once: inside its caller it multiplied the verifier's
+ * states.
  */
-__weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 interval_ns)
+__weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 busy_ns, u64 most_ns)
 {
-	u32 patience_us =
-		settings.patience_us - (u64)settings.patience_us * group_guard(group) / GUARD_MOST;
-	u64 allowed = allowed_wait_ns(at_once_uw, waiting_uw, patience_us), wait;
-	u32 busy = group_busy_cpus(group), queued;
+	u32 patience_us = settings.patience_us;
+	u64 allowed;
 
-	if (!allowed || !busy || has_own_clock(group))
+	if (waiting_uw >= at_once_uw || has_own_clock(group))
 		return 0;
-	queued = group_waiting(group);
-	if (interval_ns) {
-		allowed = min_u64(allowed, interval_ns / MOST_OF_INTERVAL);
-		wait = settings.slice_ns * (queued + 1) / (busy + 1);
-	} else {
-		wait = SYNC_WAIT_NS * (queued + 1);
-	}
-	return wait <= allowed ? allowed : 0;
+	patience_us -= (u64)patience_us * group_guard(group) / GUARD_MOST;
+	allowed = allowed_wait_ns(at_once_uw, waiting_uw, patience_us);
+	allowed = min_u64(allowed, most_ns);
+	return busy_ns <= allowed ? allowed : 0;
 }
 
 struct place {
@@ -309,7 +313,7 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 			struct survey *survey)
 {
 	const struct cpumask *cpus = cpus_of_group(group);
-	struct price price = {}, by_prior;
+	struct price price = {}, by_prior = {};
 	bool fitting;
 
 	if (!survey || !cpus || !may_use(p, group))
@@ -317,7 +321,6 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 	fitting = survey->demand.fitting_cap <= group_offers(group);
 	if (fitting)
 		price_group(group, survey->slot, &survey->demand, &price);
-	by_prior = price;
 	if (fitting && survey->compare)
 		price_group(group, JOULE_STATIC_SLOT, &survey->demand, &by_prior);
 	if (group == survey->demand.group) {
@@ -332,7 +335,8 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 		return 0;
 	}
 	consider(&survey->idle, group, fitting, price.run_uw + price.wake_uw);
-	consider(&survey->idle_by_prior, group, fitting, by_prior.run_uw + price.wake_uw);
+	if (survey->compare)
+		consider(&survey->idle_by_prior, group, fitting, by_prior.run_uw + price.wake_uw);
 	if (fitting && settings.steer && group_class(group) == probe_class)
 		survey->probe = group;
 	return 0;
@@ -357,7 +361,8 @@ static u64 groups_to_ask(u32 own_group, u32 waker_group)
 		asked |= group_bit(own_group);
 	if (waker_group < JOULE_MAX_GROUPS)
 		asked |= group_bit(waker_group);
-	bpf_for (class, 0, JOULE_MAX_CLASSES) {
+	/* Not bpf_for, whose steps are calls. */
+	for (class = 0; class < JOULE_MAX_CLASSES && can_loop; class += 1) {
 		const volatile u64 *groups = MEMBER_VPTR(topology.class_groups, [class]);
 		u64 open;
 
@@ -405,26 +410,60 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 		count(JOULE_TABLES_MIXED);
 }
 
+/* A CPU of the group that a task can wait for, as it is at work; negative when none is known. */
+static __always_inline s32 busy_cpu_in(u32 group, s32 prev_cpu)
+{
+	s32 cpu = bpf_get_smp_processor_id();
+
+	if (is_busy_in(group, cpu))
+		return cpu;
+	if (is_busy_in(group, prev_cpu))
+		return prev_cpu;
+	cpu = last_busy_cpu(group);
+	return is_busy_in(group, cpu) ? cpu : -ENOENT;
+}
+
+/* For how long the group, of which this CPU is at work, is likely to have no CPU free. */
+static __always_inline u64 busy_for_ns(u32 group, s32 cpu, u64 now)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	return cctx ? left_ns(cctx->free_at, now) / max_u32(group_busy_cpus(group), 1) : 0;
+}
+
 /*
- * The group in whose queue the task should wait rather than take an idle CPU,
- * and for how long at most; JOULE_NO_GROUP when it should not. Only a task that
- * any CPU of the group may run can rely on being fetched.
+ * The CPU, at work, in whose group's queue the task should wait rather than take
+ * an idle CPU, and for how long at most; negative when it should not. Beside a
+ * waker that goes to sleep it may wait behind others, else it would have to be the
+ * first. Only a task that any CPU of the group may run can rely on being fetched.
  */
-static __always_inline u32 wait_where(const struct task_struct *p, const struct task_ctx *tctx,
-				      const struct survey *survey, u32 waker_group,
+static __always_inline s32 wait_where(const struct task_struct *p, const struct task_ctx *tctx,
+				      const struct survey *survey, s32 prev_cpu, u64 now,
 				      u64 *patience_ns)
 {
-	u64 at_once = survey->idle.price;
-	u32 group = survey->waiting.cheapest;
+	u32 waker_group = survey->waker_group, group = survey->waiting.cheapest;
+	u64 at_once = survey->idle.price, most_ns;
+	s32 cpu = bpf_get_smp_processor_id();
 
 	if (!may_use_all(p) || survey->idle.cheapest == JOULE_NO_GROUP)
-		return JOULE_NO_GROUP;
-	*patience_ns = worth_waiting_ns(waker_group, at_once, survey->beside_waker, 0);
-	if (*patience_ns)
-		return waker_group;
-	*patience_ns =
-		worth_waiting_ns(group, at_once, survey->waiting.price, tctx->interval_ns | 1);
-	return *patience_ns ? group : JOULE_NO_GROUP;
+		return -ENOENT;
+	if (is_busy_in(waker_group, cpu)) {
+		u64 busy_ns = SYNC_WAIT_NS * (group_waiting(waker_group) + 1);
+
+		*patience_ns = worth_waiting_ns(waker_group, at_once, survey->beside_waker, busy_ns,
+						~0ULL);
+		if (*patience_ns)
+			return cpu;
+	}
+	most_ns = min_u64(tctx->interval_ns / MOST_OF_INTERVAL, MOST_OF_RUN * tctx->run_ns);
+	if (survey->waiting.price >= at_once || group_waiting(group))
+		return -ENOENT;
+	cpu = busy_cpu_in(group, prev_cpu);
+	if (cpu < 0)
+		return -ENOENT;
+	*patience_ns = worth_waiting_ns(group, at_once, survey->waiting.price,
+					busy_for_ns(group, cpu, now), most_ns);
+	return *patience_ns ? cpu : -ENOENT;
 }
 
 static __always_inline s32 any_cpu_in(struct task_struct *p, u32 group, s32 prev_cpu)
@@ -449,19 +488,6 @@ static __always_inline bool probe_is_due(void)
 	return true;
 }
 
-/* A CPU of the group that a task can wait for, as it is at work; negative when none is known. */
-static __always_inline s32 busy_cpu_in(u32 group, s32 prev_cpu)
-{
-	s32 cpu = bpf_get_smp_processor_id();
-
-	if (is_busy_in(group, cpu))
-		return cpu;
-	if (is_busy_in(group, prev_cpu))
-		return prev_cpu;
-	cpu = last_busy_cpu(group);
-	return is_busy_in(group, cpu) ? cpu : -ENOENT;
-}
-
 /* One placement in so many is held against the prior's. */
 #define COMPARED_OF 16
 
@@ -476,9 +502,9 @@ static __always_inline bool comparison_is_due(void)
 static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu,
 			       u64 wake_flags, u64 now)
 {
-	u32 waker_group = JOULE_NO_GROUP, group, wait_group;
+	u32 waker_group = JOULE_NO_GROUP, group;
 	struct place place = {.cpu = prev_cpu};
-	struct survey survey = {.compare = comparison_is_due()};
+	struct survey survey;
 	u64 patience_ns;
 	bool probing;
 	s32 cpu;
@@ -486,15 +512,14 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	util_rest(tctx, now);
 	if (wake_flags & SCX_WAKE_SYNC)
 		waker_group = group_of_cpu(bpf_get_smp_processor_id());
+	survey.compare = comparison_is_due();
 	survey_groups(p, tctx, waker_group, now, &survey);
 
 	group = decision(&survey.idle);
 	probing = survey.probe != JOULE_NO_GROUP && survey.probe != group && probe_is_due();
 	if (probing)
 		group = survey.probe;
-	wait_group =
-		probing ? JOULE_NO_GROUP : wait_where(p, tctx, &survey, waker_group, &patience_ns);
-	cpu = wait_group < JOULE_MAX_GROUPS ? busy_cpu_in(wait_group, prev_cpu) : -ENOENT;
+	cpu = probing ? -ENOENT : wait_where(p, tctx, &survey, prev_cpu, now, &patience_ns);
 	if (cpu >= 0) {
 		tctx->patient_until = now + patience_ns;
 		count(JOULE_PLACED_WAITING);
@@ -502,11 +527,11 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 		return place;
 	}
 	if (group < JOULE_MAX_GROUPS) {
-		cpu = claim_idle(p, group, prev_cpu, now);
+		cpu = claim_idle(p, group, prev_cpu, survey.demand.need_cap, now);
 		if (cpu >= 0) {
 			if (probing)
 				count(JOULE_PROBES);
-			else if (group != decision(&survey.idle_by_prior))
+			else if (survey.compare && group != decision(&survey.idle_by_prior))
 				count_several(JOULE_PLACED_STEERED, COMPARED_OF);
 			count(JOULE_PLACED_IDLE);
 			place.cpu = cpu;
@@ -549,22 +574,23 @@ static __always_inline bool some_cpu_is_idle(void)
  */
 static void kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 {
-	struct survey survey = {.compare = true};
+	struct survey survey;
 	u32 group;
 	s32 cpu;
 
 	if (!some_cpu_is_idle())
 		return;
 	util_rest(tctx, now);
+	survey.compare = true;
 	survey_groups(p, tctx, JOULE_NO_GROUP, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)
 		return;
-	cpu = claim_idle(p, group, scx_bpf_task_cpu(p), now);
+	cpu = claim_idle(p, group, scx_bpf_task_cpu(p), survey.demand.need_cap, now);
 	if (cpu < 0)
 		return;
 	kick(cpu);
-	if (group != decision(&survey.idle_by_prior))
+	if (survey.compare && group != decision(&survey.idle_by_prior))
 		count(JOULE_KICKS_STEERED);
 }
 

@@ -126,6 +126,23 @@ static inline __attribute__((always_inline)) u32 pace_after(u32 pace_cap, u64 ra
 	return pace_cap ? (3 * pace_cap + last_cap + 2) / 4 : last_cap;
 }
 
+/* An average over activations, a quarter for the last one; 0: not known. */
+static inline __attribute__((always_inline)) u64 mean_after(u64 mean, u64 last)
+{
+	return mean ? mean - mean / 4 + last / 4 : last;
+}
+
+/*
+ * How long something that should end at `end` is likely to go on: until then, or, when that has
+ * passed, for as long again as it is overdue.
+ */
+static inline __attribute__((always_inline)) u64 left_ns(u64 end, u64 now)
+{
+	s64 left = end - now;
+
+	return left < 0 ? -left : left;
+}
+
 static inline __attribute__((always_inline)) u32 max_u32(u32 a, u32 b)
 {
 	return a > b ? a : b;

@@ -14,7 +14,8 @@ struct task_ctx {
 	u64 delivered_at;  /* its CPU's capacity integral as of util_at */
 	u64 share;	   /* of the CPUs that it is due, when it was last asked for */
 	u64 ran_ns;	   /* since it woke */
-	u64 lost_ns;	   /* of that, what a CPU of full capacity would have saved */
+	u64 run_ns;	   /* from waking to sleeping, on average; 0: not known */
+	u64 lost_ns;	   /* of ran_ns, what a CPU of full capacity would have saved */
 	u64 waiting_since; /* 0: not waiting */
 	u64 woke_at;
 	u64 interval_ns;   /* from wake-up to wake-up, on average; 0: not known */

@@ -30,6 +30,10 @@ unsafe extern "C" {
     pub safe fn util_est_after(est_cap: u32, at_sleep_cap: u32) -> u32;
     #[link_name = "policy_pace_after"]
     pub safe fn pace_after(pace_cap: u32, ran_ns: u64, lost_ns: u64) -> u32;
+    #[link_name = "policy_mean_after"]
+    pub safe fn mean_after(mean: u64, last: u64) -> u64;
+    #[link_name = "policy_left_ns"]
+    pub safe fn left_ns(end: u64, now: u64) -> u64;
     #[link_name = "policy_need_bucket"]
     pub safe fn need_bucket(need_cap: u32) -> u32;
     #[link_name = "policy_bucket_cap"]

@@ -81,6 +81,18 @@ pub fn pace_after(pace_cap: u32, ran_ns: u64, lost_ns: u64) -> u32 {
     ffi::pace_after(pace_cap, ran_ns, lost_ns)
 }
 
+/// The mean over activations, after one of `last`; 0 is not known.
+#[must_use]
+pub fn mean_after(mean: u64, last: u64) -> u64 {
+    ffi::mean_after(mean, last)
+}
+
+/// How long something that should end at `end` is likely to go on at `now`.
+#[must_use]
+pub fn left_ns(end: u64, now: u64) -> u64 {
+    ffi::left_ns(end, now)
+}
+
 /// The bucket that counts a need.
 #[must_use]
 pub fn need_bucket(need_cap: u32) -> u32 {

@@ -81,6 +81,16 @@ u32 policy_pace_after(u32 pace_cap, u64 ran_ns, u64 lost_ns)
 	return pace_after(pace_cap, ran_ns, lost_ns);
 }
 
+u64 policy_mean_after(u64 mean, u64 last)
+{
+	return mean_after(mean, last);
+}
+
+u64 policy_left_ns(u64 end, u64 now)
+{
+	return left_ns(end, now);
+}
+
 u32 policy_need_bucket(u32 need_cap)
 {
 	return need_bucket(need_cap);

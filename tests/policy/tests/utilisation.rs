@@ -6,8 +6,8 @@
 )]
 
 use policy::{
-    CAPACITY_SCALE, HALF_LIFE_NS, UTIL_SHIFT, decay, pace_after, util_after, util_asleep, util_cap,
-    util_est_after, work_of,
+    CAPACITY_SCALE, HALF_LIFE_NS, UTIL_SHIFT, decay, left_ns, mean_after, pace_after, util_after,
+    util_asleep, util_cap, util_est_after, work_of,
 };
 use proptest::prelude::*;
 
@@ -270,6 +270,24 @@ proptest! {
             known => (3 * known + capacity + 2) / 4,
         };
         prop_assert!(pace_after(pace_cap, ran_ns, lost_ns).abs_diff(expected) <= 1);
+    }
+
+    #[test]
+    fn a_mean_starts_at_the_first_and_moves_by_a_quarter_of_the_difference(
+        mean in 0..1u64 << 62, last in 0..1u64 << 62,
+    ) {
+        let expected = match mean {
+            0 => last,
+            known => (3 * u128::from(known) + u128::from(last)).div_euclid(4).try_into().unwrap(),
+        };
+        prop_assert!(mean_after(mean, last).abs_diff(expected) <= 1);
+    }
+
+    #[test]
+    fn what_is_overdue_goes_on_for_as_long_again(end in 0..1u64 << 62, by_ns in 0..1u64 << 62) {
+        prop_assert_eq!(left_ns(end + by_ns, end), by_ns);
+        prop_assert_eq!(left_ns(end, end + by_ns), by_ns);
+        prop_assert_eq!(left_ns(by_ns, by_ns.wrapping_sub(end)), end, "clocks wrap");
     }
 
     #[test]
