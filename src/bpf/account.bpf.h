@@ -349,8 +349,12 @@ static __always_inline u64 own_share(const struct task_ctx *tctx, u32 group)
 /* A group's load without `own` (UTIL_SHIFT fixed point). */
 static __always_inline u32 group_sum_cap(const struct group_ctx *gctx, u64 own, u64 now)
 {
-	u64 sum = decay(gctx->sum, elapsed_ns(now, gctx->sum_at));
+	u64 sum = gctx->sum;
 
+	/* Most groups have nothing to do at any time. */
+	if (!util_cap(sum))
+		return 0;
+	sum = decay(sum, elapsed_ns(now, gctx->sum_at));
 	return util_cap(own < sum ? sum - own : 0);
 }
 

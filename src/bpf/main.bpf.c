@@ -99,14 +99,15 @@ static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 	const volatile struct joule_group *info = group_info(group);
 	const struct joule_cost_row *row;
 	const struct group_ctx *gctx;
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	struct cpu_ctx *cctx;
 	struct load load;
 
 	if (!software_clocks)
 		return;
 	row = costs_of_group(group, current_slot(now));
 	gctx = group_ctx_of(group);
-	if (!info || !row || !gctx)
+	cctx = cpu_ctx_of(cpu);
+	if (!info || !row || !gctx || !cctx)
 		return;
 	need = task_need(tctx);
 	nr_cpus = max_u32(info->nr_cpus, 1);
@@ -119,8 +120,7 @@ static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 	wanted = max_u32(cpu_need(&load, nr_cpus), max_u32(all + waited, awake) / nr_cpus);
 	wanted = with_headroom(wanted, group_headroom_pct(gctx));
 	wanted = cap_to_ask(row, wanted);
-	if (cctx)
-		cctx->asked_cap = need;
+	cctx->asked_cap = need;
 	scx_bpf_cpuperf_set(cpu, min_u32(wanted * 4 / 5, SCX_CPUPERF_ONE));
 }
 
@@ -191,7 +191,6 @@ void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 	if (!tctx)
 		return;
 	note_clamps(p, tctx);
-	util_rest(tctx, now);
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		note_wakeup(tctx, now);
 	if (group < JOULE_MAX_GROUPS)

@@ -217,7 +217,6 @@ __weak int price_group(u32 group, u32 slot, const struct demand *demand, struct 
 	nr_cpus = info->nr_cpus;
 	headroom_pct = group_headroom_pct(gctx);
 	load.top_cap = group_top_cap(gctx);
-	/* Most groups have nothing to do at any time. */
 	before = load.sum_cap ? group_power_uw(row, &load, nr_cpus, headroom_pct) : 0;
 	load.sum_cap += demand->need_cap;
 	load.top_cap = max_u32(load.top_cap, demand->need_cap);
