@@ -201,7 +201,7 @@ static __always_inline u64 util_run(struct task_ctx *tctx, u64 delivered, u64 no
 /* That of one that goes to sleep with `util`; what it used is what the next activation will. */
 static __always_inline u64 util_sleep(struct task_ctx *tctx, u64 util)
 {
-	tctx->est_cap = util_est_after(tctx->est_cap, util_cap(util));
+	tctx->est_cap = util_est_after(tctx->est_cap, util_cap(util), tctx->interval_ns);
 	tctx->pace_cap = pace_after(tctx->pace_cap, tctx->ran_ns, tctx->lost_ns);
 	tctx->run_ns = mean_after(tctx->run_ns, tctx->ran_ns);
 	util = util_asleep(util, tctx->lost_ns);
@@ -418,7 +418,8 @@ static __always_inline u32 group_headroom_pct(const struct group_ctx *gctx)
 static __always_inline void note_wakeup(struct task_ctx *tctx, u64 now)
 {
 	if (tctx->woke_at)
-		tctx->interval_ns = mean_after(tctx->interval_ns, elapsed_ns(now, tctx->woke_at));
+		tctx->interval_ns =
+			interval_after(tctx->interval_ns, elapsed_ns(now, tctx->woke_at));
 	tctx->woke_at = now;
 }
 

@@ -102,13 +102,22 @@ static inline __attribute__((always_inline)) u32 util_cap(u64 util)
 /*
  * util_est: what the task was worth when it last went to sleep. Rises at once,
  * falls by a quarter of the difference per activation (kernel/sched/fair.c,
- * UTIL_EST_WEIGHT_SHIFT 2).
+ * UTIL_EST_WEIGHT_SHIFT 2); of a task that wakes more often than EST_WHOLE_NS by
+ * less, in proportion. It would fall to nothing else in the first wake-ups of a
+ * burst, whose few milliseconds utilisation does not show yet.
  */
-static inline __attribute__((always_inline)) u32 util_est_after(u32 est_cap, u32 at_sleep_cap)
+#define EST_WHOLE_SHIFT 22 /* 4.2 ms */
+
+static inline __attribute__((always_inline)) u32 util_est_after(u32 est_cap, u32 at_sleep_cap,
+								u64 interval_ns)
 {
+	u64 whole = 1ULL << EST_WHOLE_SHIFT;
+	u64 part = interval_ns && interval_ns < whole ? interval_ns : whole;
+
 	if (at_sleep_cap >= est_cap)
 		return at_sleep_cap;
-	return est_cap - ((est_cap - at_sleep_cap + 3) >> 2);
+	return est_cap -
+	       (u32)(((est_cap - at_sleep_cap) * part + 4 * whole - 1) >> (EST_WHOLE_SHIFT + 2));
 }
 
 /*
@@ -130,6 +139,15 @@ static inline __attribute__((always_inline)) u32 pace_after(u32 pace_cap, u64 ra
 static inline __attribute__((always_inline)) u64 mean_after(u64 mean, u64 last)
 {
 	return mean ? mean - mean / 4 + last / 4 : last;
+}
+
+/*
+ * The time between two wake-ups, likewise; a pause counts as four times the mean at most, or a
+ * task that wakes in bursts would be taken for one that hardly ever does.
+ */
+static inline __attribute__((always_inline)) u64 interval_after(u64 mean_ns, u64 last_ns)
+{
+	return mean_after(mean_ns, mean_ns && last_ns > 4 * mean_ns ? 4 * mean_ns : last_ns);
 }
 
 /*
@@ -232,17 +250,28 @@ static inline __attribute__((always_inline)) u32 need_of(u32 used_cap, u32 est_c
 }
 
 /*
+ * What a task takes that runs for `run_ns` at `pace_cap` from one of its wake-ups to the next: the
+ * mean of its utilisation, known as soon as it wakes, however long it has slept. 0: not known.
+ */
+static inline __attribute__((always_inline)) u32 usual_cap(u64 run_ns, u32 pace_cap,
+							   u64 interval_ns)
+{
+	return interval_ns ? min_u64(run_ns * pace_cap / interval_ns, CAPACITY_SCALE) : 0;
+}
+
+/*
  * A task that has been awake for longer than it takes from one of its wake-ups
  * to the next is behind: what it has to do piles up before its utilisation
  * shows any of that. It asks for an eighth more than its CPU delivers, again at
- * each tick until it sleeps. 0: not behind.
+ * each tick until it sleeps, but for twice its usual at most: what has piled up
+ * is worked off by that, and more would be paid for dearly. 0: not behind.
  */
 static inline __attribute__((always_inline)) u32 catch_up_cap(u64 awake_ns, u64 interval_ns,
-							      u32 capacity)
+							      u32 capacity, u32 usual_cap)
 {
 	if (!interval_ns || awake_ns <= interval_ns)
 		return 0;
-	return min_u32(capacity + capacity / 8, CAPACITY_SCALE);
+	return min_u32(min_u32(capacity + capacity / 8, 2 * usual_cap), CAPACITY_SCALE);
 }
 
 /* Capacity to ask for so that `need_cap` leaves the profile's headroom. */
@@ -499,6 +528,16 @@ static inline __attribute__((always_inline)) u32 cpu_need(const struct load *loa
 	u32 nr = max_u32(nr_cpus, 1);
 
 	return max_u32(load->top_cap + others * 3 / 4 / nr, load->sum_cap / nr);
+}
+
+/*
+ * When work that takes a CPU of full capacity so long will have been done, ns from now, by CPUs of
+ * this capacity of which one is free in `busy_ns`, behind others that wait for it.
+ */
+static inline __attribute__((always_inline)) u64 done_after_ns(u64 busy_ns, u32 nr_waiting,
+							       u64 work_ns, u32 capacity)
+{
+	return busy_ns * (nr_waiting + 1) + work_ns * CAPACITY_SCALE / max_u32(capacity, 1);
 }
 
 /* An energy paid once in every interval, as power, uW. */

@@ -27,9 +27,11 @@ unsafe extern "C" {
     #[link_name = "policy_util_cap"]
     pub safe fn util_cap(util: u64) -> u32;
     #[link_name = "policy_util_est_after"]
-    pub safe fn util_est_after(est_cap: u32, at_sleep_cap: u32) -> u32;
+    pub safe fn util_est_after(est_cap: u32, at_sleep_cap: u32, interval_ns: u64) -> u32;
     #[link_name = "policy_pace_after"]
     pub safe fn pace_after(pace_cap: u32, ran_ns: u64, lost_ns: u64) -> u32;
+    #[link_name = "policy_interval_after"]
+    pub safe fn interval_after(mean_ns: u64, last_ns: u64) -> u64;
     #[link_name = "policy_mean_after"]
     pub safe fn mean_after(mean: u64, last: u64) -> u64;
     #[link_name = "policy_left_ns"]
@@ -49,7 +51,12 @@ unsafe extern "C" {
     #[link_name = "policy_delay_bucket"]
     pub safe fn delay_bucket(waited_ns: u64) -> u32;
     #[link_name = "policy_catch_up_cap"]
-    pub safe fn catch_up_cap(awake_ns: u64, interval_ns: u64, capacity: u32) -> u32;
+    pub safe fn catch_up_cap(awake_ns: u64, interval_ns: u64, capacity: u32, usual_cap: u32)
+    -> u32;
+    #[link_name = "policy_done_after_ns"]
+    pub safe fn done_after_ns(busy_ns: u64, nr_waiting: u32, work_ns: u64, capacity: u32) -> u64;
+    #[link_name = "policy_usual_cap"]
+    pub safe fn usual_cap(run_ns: u64, pace_cap: u32, interval_ns: u64) -> u32;
     #[link_name = "policy_need_of"]
     pub safe fn need_of(used_cap: u32, est_cap: u32) -> u32;
     #[link_name = "policy_guard_after"]

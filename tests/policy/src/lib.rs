@@ -11,6 +11,8 @@ pub const UTIL_SHIFT: u32 = 20;
 pub const SHARE_SHIFT: u32 = 10;
 /// The time in which a utilisation decays to a half, ns.
 pub const HALF_LIFE_NS: u64 = 1 << 25;
+/// An estimate falls by a quarter of the difference where a task wakes this seldom or less often.
+pub const EST_WHOLE_NS: u64 = 1 << 22;
 /// Length of a cost row.
 pub const MAX_OPPS: usize = 32;
 /// The largest power in a sound row, uW.
@@ -68,10 +70,11 @@ pub fn util_cap(util: u64) -> u32 {
     ffi::util_cap(util)
 }
 
-/// The estimate after an activation that ended at `at_sleep_cap`.
+/// The estimate after an activation that ended at `at_sleep_cap`, of a task that wakes every `interval_ns`; 0 is not
+/// known.
 #[must_use]
-pub fn util_est_after(est_cap: u32, at_sleep_cap: u32) -> u32 {
-    ffi::util_est_after(est_cap, at_sleep_cap)
+pub fn util_est_after(est_cap: u32, at_sleep_cap: u32, interval_ns: u64) -> u32 {
+    ffi::util_est_after(est_cap, at_sleep_cap, interval_ns)
 }
 
 /// The mean capacity of the CPUs that a task ran on, after an activation of `ran_ns`, of which one of full
@@ -85,6 +88,12 @@ pub fn pace_after(pace_cap: u32, ran_ns: u64, lost_ns: u64) -> u32 {
 #[must_use]
 pub fn mean_after(mean: u64, last: u64) -> u64 {
     ffi::mean_after(mean, last)
+}
+
+/// The mean time between two wake-ups, after one of `last_ns`; 0 is not known.
+#[must_use]
+pub fn interval_after(mean_ns: u64, last_ns: u64) -> u64 {
+    ffi::interval_after(mean_ns, last_ns)
 }
 
 /// How long something that should end at `end` is likely to go on at `now`.
@@ -135,10 +144,22 @@ pub fn delay_bucket(waited_ns: u64) -> u32 {
     ffi::delay_bucket(waited_ns)
 }
 
+/// When work of a CPU of full capacity will have been done by one of `capacity`, behind so many that wait.
+#[must_use]
+pub fn done_after_ns(busy_ns: u64, nr_waiting: u32, work_ns: u64, capacity: u32) -> u64 {
+    ffi::done_after_ns(busy_ns, nr_waiting, work_ns, capacity)
+}
+
+/// What a task takes on average that runs for `run_ns` at `pace_cap` between two wake-ups; 0 is not known.
+#[must_use]
+pub fn usual_cap(run_ns: u64, pace_cap: u32, interval_ns: u64) -> u32 {
+    ffi::usual_cap(run_ns, pace_cap, interval_ns)
+}
+
 /// What a task asks for to catch up, awake for so long; 0: it is not behind.
 #[must_use]
-pub fn catch_up_cap(awake_ns: u64, interval_ns: u64, capacity: u32) -> u32 {
-    ffi::catch_up_cap(awake_ns, interval_ns, capacity)
+pub fn catch_up_cap(awake_ns: u64, interval_ns: u64, capacity: u32, usual_cap: u32) -> u32 {
+    ffi::catch_up_cap(awake_ns, interval_ns, capacity, usual_cap)
 }
 
 /// What a task needs that uses `used_cap` and used `est_cap` before.

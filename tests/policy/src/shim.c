@@ -71,14 +71,19 @@ u32 policy_util_cap(u64 util)
 	return util_cap(util);
 }
 
-u32 policy_util_est_after(u32 est_cap, u32 at_sleep_cap)
+u32 policy_util_est_after(u32 est_cap, u32 at_sleep_cap, u64 interval_ns)
 {
-	return util_est_after(est_cap, at_sleep_cap);
+	return util_est_after(est_cap, at_sleep_cap, interval_ns);
 }
 
 u32 policy_pace_after(u32 pace_cap, u64 ran_ns, u64 lost_ns)
 {
 	return pace_after(pace_cap, ran_ns, lost_ns);
+}
+
+u64 policy_interval_after(u64 mean_ns, u64 last_ns)
+{
+	return interval_after(mean_ns, last_ns);
 }
 
 u64 policy_mean_after(u64 mean, u64 last)
@@ -116,9 +121,19 @@ u32 policy_delay_bucket(u64 waited_ns)
 	return delay_bucket(waited_ns);
 }
 
-u32 policy_catch_up_cap(u64 awake_ns, u64 interval_ns, u32 capacity)
+u32 policy_catch_up_cap(u64 awake_ns, u64 interval_ns, u32 capacity, u32 usual_cap)
 {
-	return catch_up_cap(awake_ns, interval_ns, capacity);
+	return catch_up_cap(awake_ns, interval_ns, capacity, usual_cap);
+}
+
+u64 policy_done_after_ns(u64 busy_ns, u32 nr_waiting, u64 work_ns, u32 capacity)
+{
+	return done_after_ns(busy_ns, nr_waiting, work_ns, capacity);
+}
+
+u32 policy_usual_cap(u64 run_ns, u32 pace_cap, u64 interval_ns)
+{
+	return usual_cap(run_ns, pace_cap, interval_ns);
 }
 
 u32 policy_need_of(u32 used_cap, u32 est_cap)

@@ -9,8 +9,9 @@
 
 use policy::{
     CAPACITY_SCALE, Load, MAX_NJ, MAX_OPPS, MAX_UW, NEED_BUCKETS, Row, allowed_wait_ns, bucket_cap,
-    catch_up_cap, clamped, cpu_need, delay_bucket, guard_after, highest_bit, lowest_bit,
-    nearest_bit, need_bucket, need_of, repeated_uw, wakes_are_sound, with_headroom,
+    catch_up_cap, clamped, cpu_need, delay_bucket, done_after_ns, guard_after, highest_bit,
+    lowest_bit, nearest_bit, need_bucket, need_of, repeated_uw, usual_cap, wakes_are_sound,
+    with_headroom,
 };
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
@@ -204,22 +205,50 @@ fn a_task_that_grows_is_taken_to_grow_on() {
 #[test]
 fn a_task_awake_for_longer_than_between_its_wakeups_asks_for_more_than_it_gets() {
     const MS: u64 = 1_000_000;
-    assert_eq!(catch_up_cap(16 * MS, 16 * MS, 400), 0);
-    assert_eq!(catch_up_cap(16 * MS + 1, 16 * MS, 400), 450);
-    assert_eq!(catch_up_cap(100 * MS, 16 * MS, 400), 450);
+    assert_eq!(catch_up_cap(16 * MS, 16 * MS, 400, 900), 0);
+    assert_eq!(catch_up_cap(16 * MS + 1, 16 * MS, 400, 900), 450);
+    assert_eq!(catch_up_cap(100 * MS, 16 * MS, 400, 900), 450);
     assert_eq!(
-        catch_up_cap(100 * MS, 0, 400),
+        catch_up_cap(100 * MS, 0, 400, 900),
         0,
         "it never woke before: nothing is known"
     );
-    // tick after tick it asks for the next eighth, up to all there is
-    let mut asked = 80;
-    for _ in 0..30 {
-        let next = catch_up_cap(20 * MS, 16 * MS, asked);
-        assert!(next > asked || next == CAPACITY_SCALE);
-        asked = next;
+    // tick after tick it asks for the next eighth, up to twice what it takes as a rule
+    for (usual, most) in [(900, CAPACITY_SCALE), (300, 600), (0, 0)] {
+        let mut asked = 80;
+        for _ in 0..30 {
+            let next = catch_up_cap(20 * MS, 16 * MS, asked, usual);
+            assert!(next > asked || next == most);
+            asked = next;
+        }
+        assert_eq!(asked, most);
     }
-    assert_eq!(asked, CAPACITY_SCALE);
+}
+
+#[test]
+fn work_is_done_after_what_runs_and_what_waits_and_at_the_speed_of_the_cpu() {
+    const MS: u64 = 1_000_000;
+    assert_eq!(done_after_ns(2 * MS, 0, 4 * MS, 1024), 6 * MS);
+    assert_eq!(done_after_ns(2 * MS, 3, 4 * MS, 512), 16 * MS);
+    assert_eq!(
+        done_after_ns(2 * MS, 0, 0, 0),
+        2 * MS,
+        "a CPU of which nothing is left"
+    );
+    // a faster CPU is worth waiting for, up to a point
+    let slow = done_after_ns(MS, 0, 4 * MS, 490);
+    assert!(done_after_ns(MS, 3, 4 * MS, 1024) < slow);
+    assert!(done_after_ns(MS, 6, 4 * MS, 1024) > slow);
+}
+
+#[test]
+fn what_a_task_takes_as_a_rule_is_its_work_in_the_time_between_wakeups() {
+    const MS: u64 = 1_000_000;
+    assert_eq!(usual_cap(5 * MS, 1024, 20 * MS), 256);
+    assert_eq!(usual_cap(5 * MS, 256, 20 * MS), 64);
+    assert_eq!(usual_cap(30 * MS, 1024, 20 * MS), CAPACITY_SCALE);
+    assert_eq!(usual_cap(0, 0, 20 * MS), 0, "it has not slept yet");
+    assert_eq!(usual_cap(5 * MS, 1024, 0), 0, "it has not woken again yet");
 }
 
 #[test]

@@ -6,8 +6,8 @@
 )]
 
 use policy::{
-    CAPACITY_SCALE, HALF_LIFE_NS, UTIL_SHIFT, decay, left_ns, mean_after, pace_after, util_after,
-    util_asleep, util_cap, util_est_after, work_of,
+    CAPACITY_SCALE, EST_WHOLE_NS, HALF_LIFE_NS, UTIL_SHIFT, decay, interval_after, left_ns,
+    mean_after, pace_after, util_after, util_asleep, util_cap, util_est_after, work_of,
 };
 use proptest::prelude::*;
 
@@ -241,7 +241,13 @@ fn estimates() -> impl Iterator<Item = (u32, u32)> {
 #[test]
 fn an_estimate_rises_at_once() {
     for (est, used) in estimates().filter(|(est, used)| used >= est) {
-        assert_eq!(util_est_after(est, used), used, "{est} -> {used}");
+        for interval_ns in [0, 1, EST_WHOLE_NS] {
+            assert_eq!(
+                util_est_after(est, used, interval_ns),
+                used,
+                "{est} -> {used}"
+            );
+        }
     }
 }
 
@@ -249,9 +255,44 @@ fn an_estimate_rises_at_once() {
 fn an_estimate_falls_by_a_quarter_of_the_difference_rounded_up_so_it_never_stalls() {
     for (est, used) in estimates().filter(|(est, used)| used < est) {
         let expected = est - (est - used).div_ceil(4);
-        assert_eq!(util_est_after(est, used), expected, "{est} -> {used}");
+        for interval_ns in [0, EST_WHOLE_NS, u64::MAX] {
+            assert_eq!(
+                util_est_after(est, used, interval_ns),
+                expected,
+                "{est} -> {used}"
+            );
+        }
         assert!((used..est).contains(&expected));
     }
+}
+
+#[test]
+fn the_estimate_of_a_task_that_wakes_often_falls_in_proportion_and_never_stalls() {
+    for (est, used) in estimates().filter(|(est, used)| used < est) {
+        let falls = [1 << 18, 1 << 20, 1 << 21, EST_WHOLE_NS]
+            .map(|interval_ns| est - util_est_after(est, used, interval_ns));
+        let shares = [64, 16, 8, 4];
+        assert_eq!(
+            falls,
+            shares.map(|share| (est - used).div_ceil(share)),
+            "{est} -> {used}"
+        );
+        assert!(util_est_after(est, used, 1) < est);
+    }
+}
+
+/// Five milliseconds of bursts, a wake-up a millisecond, between pauses: what a burst needs is still known at the next
+/// one's end, and how often its tasks wake in it.
+#[test]
+fn what_a_burst_needs_outlasts_the_pause_after_it() {
+    let mut interval_ns = 1_000_000;
+    let mut est = 300;
+    for last_ns in [150_000_000, 1_000_000, 1_000_000, 1_000_000, 1_000_000] {
+        interval_ns = interval_after(interval_ns, last_ns);
+        est = util_est_after(est, 20, interval_ns);
+    }
+    assert!(interval_ns < 2_000_000, "{interval_ns}");
+    assert!(est > 150, "{est}: by quarters it would be 86");
 }
 
 /// Runs at a capacity: how long, and what a CPU of full capacity would have saved.
@@ -281,6 +322,15 @@ proptest! {
             known => (3 * u128::from(known) + u128::from(last)).div_euclid(4).try_into().unwrap(),
         };
         prop_assert!(mean_after(mean, last).abs_diff(expected) <= 1);
+    }
+
+    #[test]
+    fn a_pause_counts_as_four_intervals_at_most(
+        mean_ns in 1..1u64 << 60, last_ns in 0..1u64 << 62,
+    ) {
+        let expected = mean_after(mean_ns, last_ns.min(4 * mean_ns));
+        prop_assert_eq!(interval_after(mean_ns, last_ns), expected);
+        prop_assert_eq!(interval_after(0, last_ns), last_ns, "the first one counts whole");
     }
 
     #[test]
