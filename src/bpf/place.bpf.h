@@ -93,6 +93,9 @@ static __always_inline s32 last_busy_cpu(u32 group)
 	return activity ? activity->busy_cpu : -ENOENT;
 }
 
+/* A core is shared for so short a time rather than another one woken, whose clock is low. */
+#define SHORT_COMPANY_NS 200000
+
 /* Whether the CPU is idle, and with it all of its core. */
 static __always_inline bool core_is_idle(s32 cpu)
 {
@@ -107,6 +110,19 @@ static __always_inline bool core_is_idle(s32 cpu)
 	return idle;
 }
 
+/* For how long the task is likely to share the CPU's core with what runs on the other thread. */
+static __noinline u64 company_ns(const struct task_ctx *tctx, s32 cpu, u64 now)
+{
+	const struct cpu_ctx *sibling = sibling_ctx(cpu);
+	u64 left = run_left_ns(tctx);
+
+	if (!sibling || core_is_idle(cpu))
+		return 0;
+	/* One that is about to wake up has been claimed, but has not begun. */
+	return sibling->state == CPU_STATE_BUSY ? min_u64(left, left_ns(sibling->free_at, now))
+						: left;
+}
+
 /*
  * Whether the CPU, the last of its group to idle, has left the group a clock that
  * is higher than a task which needs `need_cap` would ask for.
@@ -119,14 +135,44 @@ static __always_inline bool keeps_clock_up(s32 cpu, u32 need_cap)
 }
 
 /*
- * Claims an idle CPU of the group for the task; negative when there is none. Its
- * previous one comes first, and on SMT a wholly idle core; then one that is not
- * in a deep state yet. Where CPUs share a clock and all of them idle, the target
- * of the one that idled last still stands, until that CPU asks for another: it
- * comes first where the task needs less.
+ * On SMT: claims an idle CPU of the group for the task on a core that it has, or will soon have, to
+ * itself; negative when there is none. It stays with its core, whose clock is up, if what runs
+ * there is short; a wholly idle one comes next, and then the waker's: who wakes others is about to
+ * sleep, as likely as not.
  */
-static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev_cpu, u32 need_cap,
-				      u64 now)
+static __always_inline s32 claim_core(const struct task_ctx *tctx, u32 group,
+				      const struct cpumask *cpus, s32 prev_cpu, u64 now)
+{
+	u64 company = ~0ULL;
+	s32 cpu;
+
+	if (group_of_cpu(prev_cpu) == group) {
+		company = company_ns(tctx, prev_cpu, now);
+		if (company < SHORT_COMPANY_NS && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
+			return prev_cpu;
+		cpu = sibling_of(prev_cpu);
+		if (company_ns(tctx, cpu, now) < SHORT_COMPANY_NS &&
+		    scx_bpf_test_and_clear_cpu_idle(cpu))
+			return cpu;
+	}
+	cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
+	if (cpu >= 0)
+		return cpu;
+	cpu = sibling_of(bpf_get_smp_processor_id());
+	if (group_of_cpu(cpu) == group && company_ns(tctx, cpu, now) < company &&
+	    scx_bpf_test_and_clear_cpu_idle(cpu))
+		return cpu;
+	return -ENOENT;
+}
+
+/*
+ * Claims an idle CPU of the group for the task; negative when there is none. Its previous one comes
+ * first, unless its core is taken; then one that is not in a deep state yet. Where CPUs share a
+ * clock and all of them idle, the target of the one that idled last still stands, until that CPU
+ * asks for another: it comes first where the task needs less.
+ */
+static __always_inline s32 claim_idle(struct task_struct *p, const struct task_ctx *tctx, u32 group,
+				      s32 prev_cpu, u32 need_cap, u64 now)
 {
 	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
 	bool prev_is_here = group_of_cpu(prev_cpu) == group;
@@ -142,18 +188,16 @@ static __always_inline s32 claim_idle(struct task_struct *p, u32 group, s32 prev
 	    (!prev_is_here || keeps_clock_up(last, need_cap)) &&
 	    scx_bpf_test_and_clear_cpu_idle(last))
 		return last;
-	if (prev_is_here && core_is_idle(prev_cpu) && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
-		return prev_cpu;
 	if (smt_enabled) {
-		cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
+		cpu = claim_core(tctx, group, cpus, prev_cpu, now);
 		if (cpu >= 0)
 			return cpu;
-	} else if (is_shallow(last, now) && group_of_cpu(last) == group &&
-		   scx_bpf_test_and_clear_cpu_idle(last)) {
-		return last;
 	}
 	if (prev_is_here && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
 		return prev_cpu;
+	if (is_shallow(last, now) && group_of_cpu(last) == group &&
+	    scx_bpf_test_and_clear_cpu_idle(last))
+		return last;
 	return scx_bpf_pick_idle_cpu(cpus, 0);
 }
 
@@ -526,7 +570,7 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 		return place;
 	}
 	if (group < JOULE_MAX_GROUPS) {
-		cpu = claim_idle(p, group, prev_cpu, survey.demand.need_cap, now);
+		cpu = claim_idle(p, tctx, group, prev_cpu, survey.demand.need_cap, now);
 		if (cpu >= 0) {
 			if (probing)
 				count(JOULE_PROBES);
@@ -585,7 +629,7 @@ static void kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)
 		return;
-	cpu = claim_idle(p, group, scx_bpf_task_cpu(p), survey.demand.need_cap, now);
+	cpu = claim_idle(p, tctx, group, scx_bpf_task_cpu(p), survey.demand.need_cap, now);
 	if (cpu < 0)
 		return;
 	kick(cpu);
