@@ -230,6 +230,7 @@ impl<'a> Scheduler<'a> {
             kicks: sum(intf::joule_counter_JOULE_KICKS),
             kicks_steered: sum(intf::joule_counter_JOULE_KICKS_STEERED),
             kicks_wasted: sum(intf::joule_counter_JOULE_KICKS_WASTED),
+            preempted: sum(intf::joule_counter_JOULE_PREEMPTED),
             stolen: sum(intf::joule_counter_JOULE_STOLEN),
             misfit_up: sum(intf::joule_counter_JOULE_MISFIT_UP),
             delays: (0..intf::joule_limits_JOULE_DELAY_BUCKETS)

@@ -74,6 +74,9 @@ pub struct Stats {
     #[stat(desc = "kicked CPUs that found nothing to run")]
     pub kicks_wasted: u64,
     /// See the description.
+    #[stat(desc = "running tasks that made room for one that woke")]
+    pub preempted: u64,
+    /// See the description.
     #[stat(desc = "tasks taken from another group's queue")]
     pub stolen: u64,
     /// See the description.
@@ -134,6 +137,7 @@ impl Default for Stats {
             kicks: 0,
             kicks_steered: 0,
             kicks_wasted: 0,
+            preempted: 0,
             stolen: 0,
             misfit_up: 0,
             delays: Vec::new(),
@@ -167,6 +171,7 @@ impl Stats {
             kicks: delta(self.kicks, earlier.kicks),
             kicks_steered: delta(self.kicks_steered, earlier.kicks_steered),
             kicks_wasted: delta(self.kicks_wasted, earlier.kicks_wasted),
+            preempted: delta(self.preempted, earlier.preempted),
             stolen: delta(self.stolen, earlier.stolen),
             misfit_up: delta(self.misfit_up, earlier.misfit_up),
             delays: (self.delays.iter().enumerate())
@@ -220,7 +225,7 @@ impl Stats {
         writeln!(
             out,
             "{} | placed idle {} busy {} waiting {} steered {} probes {} | \
-             queued {} kicks {} steered {} wasted {} | stolen {} misfit up {}",
+             queued {} kicks {} steered {} wasted {} | preempted {} stolen {} misfit up {}",
             self.power(),
             self.placed_idle,
             self.placed_busy,
@@ -231,6 +236,7 @@ impl Stats {
             self.kicks,
             self.kicks_steered,
             self.kicks_wasted,
+            self.preempted,
             self.stolen,
             self.misfit_up
         )?;

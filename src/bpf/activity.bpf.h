@@ -56,6 +56,9 @@ struct cpu_ctx {
 	u32 pinned;	   /* something may wait in its own queue */
 	u32 decisions;	   /* placements made here */
 	u32 asked_cap;	   /* need of the task for which it asked for its clock */
+	u64 run_vtime;	   /* virtual time of the task that runs here, as of run_vtime_at, */
+	u64 run_vtime_at;
+	u64 run_share; /* and its share */
 };
 
 struct {

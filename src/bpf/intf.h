@@ -155,6 +155,7 @@ enum joule_counter {
 	JOULE_KICKS,	      /* idle CPUs woken for queued work */
 	JOULE_KICKS_STEERED,  /* kicks to a group that the prior's table would not have chosen */
 	JOULE_KICKS_WASTED,   /* kicked CPUs that found nothing to run */
+	JOULE_PREEMPTED,      /* running tasks that made room for one that woke */
 	JOULE_STOLEN,	      /* dispatches from another group's queue */
 	JOULE_MISFIT_UP,      /* running tasks sent on to a bigger CPU */
 	JOULE_TABLES_REFUSED, /* publications whose table was out of range */

@@ -178,8 +178,10 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	/* At its slice's end a task waits for its own CPU, which looks into the queue next. */
-	if (bigger < JOULE_MAX_GROUPS || !scx_bpf_task_running(p))
-		kick_for(p, tctx, now);
+	if (bigger == JOULE_NO_GROUP && scx_bpf_task_running(p))
+		return;
+	if (!kick_for(p, tctx, now) && enq_flags & SCX_ENQ_WAKEUP)
+		preempt_for(p, tctx, cpu, group, now);
 }
 
 void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
@@ -231,6 +233,7 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	tctx->exec_at = p->se.sum_exec_runtime;
 	tctx->delivered_at = delivered_until(cctx, now);
 	tctx->share = share_of(p);
+	note_run(cctx, tctx, now);
 	advance_vtime(group, tctx->vtime);
 	check_misfit(p, tctx, cpu, group);
 	set_frequency(tctx, cpu, now);
@@ -252,6 +255,7 @@ static __always_inline u64 charge_run(const struct task_struct *p, struct task_c
 	tctx->vtime += virtual_ns(ran_ns, tctx->share);
 	before = tctx->delivered_at;
 	delivered = tctx->delivered_at = delivered_until(cctx, now);
+	note_run(cctx, tctx, now);
 	gather(cctx, ran_ns);
 	return util_run(tctx, delivered - before, now);
 }

@@ -7,7 +7,9 @@
  * place; waking a CPU adds its energy, as power: paid once in the time between
  * two wake-ups of the task. The least price wins. The group that the task last
  * ran in keeps it unless the saving exceeds the profile's hysteresis. If the
- * task fits nowhere, the group with the most capacity takes it.
+ * task fits nowhere, the group with the most capacity takes it. Where no group
+ * that it fits has an idle CPU, all of them draw what they can whoever runs: the one
+ * that will have done the task's work first takes it.
  *
  * CPUs that share a clock run at what the neediest of them asks for, so a task
  * may make everybody's work dearer. Where each CPU has a clock of its own, which
@@ -140,8 +142,8 @@ static __always_inline bool keeps_clock_up(s32 cpu, u32 need_cap)
  * there is short; a wholly idle one comes next, and then the waker's: who wakes others is about to
  * sleep, as likely as not.
  */
-static __always_inline s32 claim_core(const struct task_ctx *tctx, u32 group,
-				      const struct cpumask *cpus, s32 prev_cpu, u64 now)
+static __noinline s32 claim_core(const struct task_ctx *tctx, u32 group, const struct cpumask *cpus,
+				 s32 prev_cpu, u64 now)
 {
 	u64 company = ~0ULL;
 	s32 cpu;
@@ -201,14 +203,15 @@ static __always_inline s32 claim_idle(struct task_struct *p, const struct task_c
 	return scx_bpf_pick_idle_cpu(cpus, 0);
 }
 
-/* What a task asks of groups. */
+/* What a task asks of groups. Small, as three frames below it share 512 bytes of stack. */
 struct demand {
-	u32 need_cap;	 /* that it will use, and that the clock must offer */
-	u32 fitting_cap; /* least capacity of a CPU that it fits */
-	u32 pace_cap;	 /* of the CPUs that it ran on */
-	u32 group;	 /* in whose sum it is already, with */
+	u16 need_cap;	 /* that it will use, and that the clock must offer */
+	u16 fitting_cap; /* least capacity of a CPU that it fits */
+	u16 pace_cap;	 /* of the CPUs that it ran on */
+	u16 group;	 /* in whose sum it is already, with */
 	u64 util;
 	u64 interval_ns; /* between two of its wake-ups; 0: not known */
+	u64 work_ns;	 /* from waking to sleeping, of a CPU of full capacity; 0: not known */
 	u64 now;
 };
 
@@ -338,13 +341,29 @@ struct survey {
 	struct choice busy;    /* groups without one */
 	struct choice waiting; /* all groups, for a task that waits for a busy CPU there */
 	u64 beside_waker;      /* price of waiting for the waker to sleep; ~0 when it does not */
-	u32 waker_group;       /* JOULE_NO_GROUP when it does not */
+	u64 generation;	       /* of the table in use */
 	struct demand demand;
-	u32 probe;	/* a group of the class to be tried, with an idle CPU and big enough */
-	u32 slot;	/* table in use */
-	u64 generation; /* of that table */
-	bool compare;	/* with the prior, which doubles the cost; it is taken to agree else */
+	u32 waker_group; /* JOULE_NO_GROUP when the waker does not sleep */
+	u32 probe;	 /* a group of the class to be tried, with an idle CPU and big enough */
+	u32 slot;	 /* table in use */
+	bool compare;	 /* with the prior, which doubles the cost; it is taken to agree else */
 };
+
+/* For how long the group, of which this CPU is at work, is likely to have no CPU free. */
+static __always_inline u64 busy_for_ns(u32 group, s32 cpu, u64 now)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	return cctx ? left_ns(cctx->free_at, now) / max_u32(group_busy_cpus(group), 1) : 0;
+}
+
+/* When a task that has to wait in the group will have done what it does on average, ns from now. */
+static __noinline u64 group_done_after_ns(u32 group, u64 work_ns, u64 now)
+{
+	u64 busy_ns = busy_for_ns(group, last_busy_cpu(group), now);
+
+	return done_after_ns(busy_ns, group_waiting(group), work_ns, group_offers(group));
+}
 
 /*
  * Prices a group for the task, with an idle CPU or without. A global function:
@@ -374,7 +393,8 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 	if (fitting && group == survey->waker_group)
 		survey->beside_waker = price.run_uw;
 	if (!bpf_cpumask_intersects(cpus, idle_cpus)) {
-		consider(&survey->busy, group, fitting, price.run_uw);
+		consider(&survey->busy, group, fitting,
+			 group_done_after_ns(group, survey->demand.work_ns, survey->demand.now));
 		return 0;
 	}
 	consider(&survey->idle, group, fitting, price.run_uw + price.wake_uw);
@@ -437,6 +457,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 		.group = tctx->group,
 		.util = tctx->util,
 		.interval_ns = tctx->interval_ns,
+		.work_ns = work_of(tctx->run_ns * tctx->pace_cap),
 		.now = now,
 	};
 	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;
@@ -464,14 +485,6 @@ static __always_inline s32 busy_cpu_in(u32 group, s32 prev_cpu)
 		return prev_cpu;
 	cpu = last_busy_cpu(group);
 	return is_busy_in(group, cpu) ? cpu : -ENOENT;
-}
-
-/* For how long the group, of which this CPU is at work, is likely to have no CPU free. */
-static __always_inline u64 busy_for_ns(u32 group, s32 cpu, u64 now)
-{
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-
-	return cctx ? left_ns(cctx->free_at, now) / max_u32(group_busy_cpus(group), 1) : 0;
 }
 
 /*
@@ -612,29 +625,30 @@ static __always_inline bool some_cpu_is_idle(void)
 }
 
 /*
- * Wakes an idle CPU for queued work, where that work is cheapest. It need not
- * be of the queue's group: its dispatch fetches from other queues too.
+ * Wakes an idle CPU for queued work, where that work is cheapest; false when there is
+ * none. It need not be of the queue's group: its dispatch fetches from other queues too.
  */
-static void kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
+static bool kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 {
 	struct survey survey;
 	u32 group;
 	s32 cpu;
 
 	if (!some_cpu_is_idle())
-		return;
+		return false;
 	util_rest(tctx, now);
 	survey.compare = true;
 	survey_groups(p, tctx, JOULE_NO_GROUP, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)
-		return;
+		return false;
 	cpu = claim_idle(p, tctx, group, scx_bpf_task_cpu(p), survey.demand.need_cap, now);
 	if (cpu < 0)
-		return;
+		return false;
 	kick(cpu);
 	if (survey.compare && group != decision(&survey.idle_by_prior))
 		count(JOULE_KICKS_STEERED);
+	return true;
 }
 
 #endif /* __JOULE_PLACE_BPF_H */

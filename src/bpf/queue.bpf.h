@@ -20,7 +20,11 @@
  * Nobody waits by choice but beside a CPU that is busy.
  *
  * At its slice's end a task goes on where its virtual time is still before that
- * of whoever waits: turns alone would make all shares equal.
+ * of whoever waits: turns alone would make all shares equal. Who wakes does not wait
+ * for that end, which only ticks tell: where no CPU is idle, it takes the place of a
+ * task that is a slice of virtual time ahead of it. Tasks of short runs come back
+ * behind the clock, so they never wait for those that always run; two alike do not
+ * take each other's place.
  *
  * Per-CPU kernel threads go straight to their CPU: they are short, and the
  * kernel waits for them.
@@ -36,6 +40,8 @@
  *
  * Concurrency: queues are the kernel's and take their own locks. A group's
  * virtual clock is written without one; a lost update delays it by one slice.
+ * What a CPU's task has reached in virtual time is read from elsewhere, in parts: at
+ * worst, the wrong task goes to the end of the queue.
  * A look into a queue costs a search for it, so what waits is known beforehand: in
  * a CPU's own queue by a mark, under that CPU's run queue's lock, and in a group's
  * by a count (enter_queue), in which a task is for longer than it waits, never for
@@ -126,6 +132,47 @@ static void go_on(struct task_struct *p, struct task_ctx *tctx, u32 group, u64 v
 	tctx->vtime = vtime;
 	advance_vtime(group, vtime);
 	scx_bpf_task_set_slice(p, settings.slice_ns);
+}
+
+/* The task, whose virtual time is up to date, runs on this CPU. */
+static __always_inline void note_run(struct cpu_ctx *cctx, const struct task_ctx *tctx, u64 now)
+{
+	cctx->run_vtime_at = now;
+	cctx->run_vtime = tctx->vtime;
+	cctx->run_share = tctx->share;
+}
+
+/* Virtual time of what runs on the CPU; that of `otherwise` where it is of another group. */
+static __always_inline u64 running_vtime(s32 cpu, u32 group, u64 otherwise, u64 now)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	if (!cctx || group_of_cpu(cpu) != group)
+		return otherwise;
+	return cctx->run_vtime + virtual_ns(elapsed_ns(now, cctx->run_vtime_at), cctx->run_share);
+}
+
+/*
+ * No CPU is idle for a waking task, which is in the queue of the group. It takes the place of what
+ * runs on its CPU or on another one of the group, whichever is further on in virtual time, if that
+ * is a slice ahead of it.
+ */
+static void preempt_for(const struct task_struct *p, const struct task_ctx *tctx, s32 cpu,
+			u32 group, u64 now)
+{
+	const struct cpumask *cpus = cpus_of_group(group);
+	s32 other = cpus ? bpf_cpumask_any_and_distribute(cpus, p->cpus_ptr) : cpu;
+	u64 here = running_vtime(cpu, group, tctx->vtime, now);
+	u64 there = running_vtime(other, group, tctx->vtime, now);
+
+	if (time_before(here, there)) {
+		cpu = other;
+		here = there;
+	}
+	if (!time_before(tctx->vtime + settings.slice_ns, here))
+		return;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
+	count(JOULE_PREEMPTED);
 }
 
 /* A group that is bigger than the task's and has an idle CPU for it. */

@@ -252,6 +252,7 @@ static void counters(void)
 		{"placed_steered", JOULE_PLACED_STEERED}, {"kicks", JOULE_KICKS},
 		{"kicks_steered", JOULE_KICKS_STEERED},	  {"tables_refused", JOULE_TABLES_REFUSED},
 		{"tables_mixed", JOULE_TABLES_MIXED},	  {"misfit_up", JOULE_MISFIT_UP},
+		{"preempted", JOULE_PREEMPTED},
 	};
 	static struct joule_counters of_cpu[MAX_CPUS];
 	u32 i, cpu, longest = 0;
