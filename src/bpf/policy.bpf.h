@@ -99,15 +99,15 @@ static inline __attribute__((always_inline)) u32 util_cap(u64 util)
 	return util >> UTIL_SHIFT;
 }
 
+#define EST_WHOLE_SHIFT 22 /* 4.2 ms */
+
 /*
  * util_est: what the task was worth when it last went to sleep. Rises at once,
  * falls by a quarter of the difference per activation (kernel/sched/fair.c,
- * UTIL_EST_WEIGHT_SHIFT 2); of a task that wakes more often than EST_WHOLE_NS by
- * less, in proportion. It would fall to nothing else in the first wake-ups of a
+ * UTIL_EST_WEIGHT_SHIFT 2); of a task that wakes every 2^EST_WHOLE_SHIFT ns
+ * or more often by less, in proportion. It would fall to nothing else in the first wake-ups of a
  * burst, whose few milliseconds utilisation does not show yet.
  */
-#define EST_WHOLE_SHIFT 22 /* 4.2 ms */
-
 static inline __attribute__((always_inline)) u32 util_est_after(u32 est_cap, u32 at_sleep_cap,
 								u64 interval_ns)
 {

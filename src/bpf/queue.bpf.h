@@ -142,7 +142,7 @@ static __always_inline void note_run(struct cpu_ctx *cctx, const struct task_ctx
 	cctx->run_share = tctx->share;
 }
 
-/* Virtual time of what runs on the CPU; that of `otherwise` where it is of another group. */
+/* Virtual time of what runs on the CPU; `otherwise` where that is of another group. */
 static __always_inline u64 running_vtime(s32 cpu, u32 group, u64 otherwise, u64 now)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
