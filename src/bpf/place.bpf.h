@@ -136,6 +136,15 @@ static __always_inline bool keeps_clock_up(s32 cpu, u32 need_cap)
 	return cctx && need_cap + need_cap / 4 < cctx->asked_cap;
 }
 
+/* Claims the CPU if it is one of the group, idle, and its core shared for less than so long. */
+static __always_inline bool claim_beside(const struct task_ctx *tctx, u32 group, s32 cpu,
+					 u64 company_below_ns, u64 now)
+{
+	/* A core of one thread has no sibling; the kernel ejects who asks for such a CPU. */
+	return group_of_cpu(cpu) == group && company_ns(tctx, cpu, now) < company_below_ns &&
+	       scx_bpf_test_and_clear_cpu_idle(cpu);
+}
+
 /*
  * On SMT: claims an idle CPU of the group for the task on a core that it has, or will soon have, to
  * itself; negative when there is none. It stays with its core, whose clock is up, if what runs
@@ -145,26 +154,20 @@ static __always_inline bool keeps_clock_up(s32 cpu, u32 need_cap)
 static __noinline s32 claim_core(const struct task_ctx *tctx, u32 group, const struct cpumask *cpus,
 				 s32 prev_cpu, u64 now)
 {
-	u64 company = ~0ULL;
+	u64 company;
 	s32 cpu;
 
-	if (group_of_cpu(prev_cpu) == group) {
-		company = company_ns(tctx, prev_cpu, now);
-		if (company < SHORT_COMPANY_NS && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
-			return prev_cpu;
-		cpu = sibling_of(prev_cpu);
-		if (company_ns(tctx, cpu, now) < SHORT_COMPANY_NS &&
-		    scx_bpf_test_and_clear_cpu_idle(cpu))
-			return cpu;
-	}
+	if (claim_beside(tctx, group, prev_cpu, SHORT_COMPANY_NS, now))
+		return prev_cpu;
+	cpu = sibling_of(prev_cpu);
+	if (claim_beside(tctx, group, cpu, SHORT_COMPANY_NS, now))
+		return cpu;
 	cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
 	if (cpu >= 0)
 		return cpu;
+	company = group_of_cpu(prev_cpu) == group ? company_ns(tctx, prev_cpu, now) : ~0ULL;
 	cpu = sibling_of(bpf_get_smp_processor_id());
-	if (group_of_cpu(cpu) == group && company_ns(tctx, cpu, now) < company &&
-	    scx_bpf_test_and_clear_cpu_idle(cpu))
-		return cpu;
-	return -ENOENT;
+	return claim_beside(tctx, group, cpu, company, now) ? cpu : -ENOENT;
 }
 
 /*

@@ -77,6 +77,21 @@ fn it_loads_works_and_leaves_on_the_oldest_kernel_with_one_group_and_with_many_o
     }
 }
 
+/// As small cores beside ones of two threads have none, and as cores of which one thread is offline.
+#[test]
+fn cores_of_one_thread_are_scheduled_beside_those_of_two() {
+    let guest = scheduled(lab(), "lone-threads", "laptop-smt").program(joule_load());
+    let load = catalogue::workload("messaging").unwrap();
+    succeed(&guest.file(&load, "/lab/load.json").script(&format!(
+        "{HEAD}
+        for cpu in 3 5 7; do echo 0 > /sys/devices/system/cpu/cpu$cpu/online; done
+        start
+        joule-load run /lab/load.json > /tmp/load 2>&1 || fail joule-load
+        lasted
+        stop"
+    )));
+}
+
 #[test]
 fn whatever_ends_it_the_kernels_scheduler_is_back() {
     let run = succeed(&phone("endings").script(&format!(
