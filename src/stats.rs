@@ -80,7 +80,7 @@ pub struct Stats {
     #[stat(desc = "tasks taken from another group's queue")]
     pub stolen: u64,
     /// See the description.
-    #[stat(desc = "running tasks sent on to a bigger CPU")]
+    #[stat(desc = "running tasks sent on to a bigger CPU, or to a core of their own")]
     pub misfit_up: u64,
     /// See the description.
     #[stat(

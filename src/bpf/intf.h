@@ -157,7 +157,7 @@ enum joule_counter {
 	JOULE_KICKS_WASTED,   /* kicked CPUs that found nothing to run */
 	JOULE_PREEMPTED,      /* running tasks that made room for one that woke */
 	JOULE_STOLEN,	      /* dispatches from another group's queue */
-	JOULE_MISFIT_UP,      /* running tasks sent on to a bigger CPU */
+	JOULE_MISFIT_UP,      /* running tasks sent on to a bigger CPU, or a core of their own */
 	JOULE_TABLES_REFUSED, /* publications whose table was out of range */
 	JOULE_TABLES_MIXED,   /* decisions whose table was overwritten meanwhile */
 	JOULE_NR_COUNTERS,

@@ -148,6 +148,7 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 	s32 cpu = scx_bpf_task_cpu(p);
 	u32 group = group_of_cpu(cpu), bigger;
 	u64 now = scx_bpf_now();
+	bool stays;
 
 	if (!tctx || group >= JOULE_MAX_GROUPS) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, settings.slice_ns, enq_flags);
@@ -157,16 +158,17 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 	/* The kernel may have moved it, for its affinity say. */
 	group_move(tctx, group, now);
 	if (is_pinned(p)) {
-		if (p->flags & PF_KTHREAD) {
+		if (p->flags & PF_KTHREAD)
 			insert_local(p, tctx, group, enq_flags);
-			return;
-		}
-		queue_on_cpu(p, tctx, cpu, group, enq_flags);
-		if (scx_bpf_test_and_clear_cpu_idle(cpu))
+		else
+			queue_on_cpu(p, tctx, cpu, group, enq_flags);
+		if (enq_flags & SCX_ENQ_WAKEUP && is_busy_in(group, cpu))
+			preempt_on(cpu, tctx, running_vtime(cpu, group, tctx->vtime, now));
+		else if (!(p->flags & PF_KTHREAD) && scx_bpf_test_and_clear_cpu_idle(cpu))
 			kick(cpu);
 		return;
 	}
-	bigger = upgrade_for(p, tctx);
+	bigger = upgrade_for(p, tctx, now);
 	if (bigger < JOULE_MAX_GROUPS) {
 		group_move(tctx, bigger, now);
 		group = bigger;
@@ -178,16 +180,19 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	/* At its slice's end a task waits for its own CPU, which looks into the queue next. */
-	if (bigger == JOULE_NO_GROUP && scx_bpf_task_running(p))
+	stays = bigger == JOULE_NO_GROUP && scx_bpf_task_running(p);
+	if (!stays && kick_for(p, tctx, now))
 		return;
-	if (!kick_for(p, tctx, now) && enq_flags & SCX_ENQ_WAKEUP)
+	/* Or has looked there already, and found nothing. */
+	if (enq_flags & SCX_ENQ_LAST)
+		scx_bpf_kick_cpu(cpu, 0);
+	else if (enq_flags & SCX_ENQ_WAKEUP)
 		preempt_for(p, tctx, cpu, group, now);
 }
 
 void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
-	u32 group = group_of_cpu(scx_bpf_task_cpu(p));
 	u64 now = scx_bpf_now();
 
 	if (!tctx)
@@ -195,8 +200,6 @@ void BPF_STRUCT_OPS(joule_runnable, struct task_struct *p, u64 enq_flags)
 	note_clamps(p, tctx);
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		note_wakeup(tctx, now);
-	if (group < JOULE_MAX_GROUPS)
-		group_move(tctx, group, now);
 	need_enter(tctx);
 	enter_share(p, tctx);
 	tctx->waiting_since = now;
@@ -280,7 +283,7 @@ void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 		cctx->kicked = 0;
 	if (runnable) {
 		tctx = task_ctx_of(prev);
-		may_stay = tctx && upgrade_for(prev, tctx) == JOULE_NO_GROUP;
+		may_stay = tctx && upgrade_for(prev, tctx, scx_bpf_now()) == JOULE_NO_GROUP;
 		if (may_stay)
 			charge(prev, tctx, scx_bpf_now());
 	}
@@ -319,8 +322,9 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	note_pressure(cpu, now);
 	set_frequency(tctx, cpu, now);
 	end_patience(group, now);
-	/* A misfit need not wait for its slice's end. */
-	if (check_misfit(p, tctx, cpu, group) && bigger_group_with_idle(p, tctx) < JOULE_MAX_GROUPS)
+	/* Who should go on elsewhere need not wait for its slice's end. */
+	check_misfit(p, tctx, cpu, group);
+	if (upgrade_for(p, tctx, now) < JOULE_MAX_GROUPS)
 		scx_bpf_task_set_slice(p, 0);
 }
 

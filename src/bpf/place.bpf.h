@@ -97,6 +97,8 @@ static __always_inline s32 last_busy_cpu(u32 group)
 
 /* A core is shared for so short a time rather than another one woken, whose clock is low. */
 #define SHORT_COMPANY_NS 200000
+/* Who shares its core for so long rather goes on with one of its own, though that starts slowly. */
+#define LONG_COMPANY_NS 1000000
 
 /* Whether the CPU is idle, and with it all of its core. */
 static __always_inline bool core_is_idle(s32 cpu)
@@ -640,7 +642,7 @@ static bool kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 	if (!some_cpu_is_idle())
 		return false;
 	util_rest(tctx, now);
-	survey.compare = true;
+	survey.compare = comparison_is_due();
 	survey_groups(p, tctx, JOULE_NO_GROUP, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)
@@ -650,7 +652,7 @@ static bool kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 		return false;
 	kick(cpu);
 	if (survey.compare && group != decision(&survey.idle_by_prior))
-		count(JOULE_KICKS_STEERED);
+		count_several(JOULE_KICKS_STEERED, COMPARED_OF);
 	return true;
 }
 

@@ -27,12 +27,15 @@
  * take each other's place.
  *
  * Per-CPU kernel threads go straight to their CPU: they are short, and the
- * kernel waits for them.
+ * kernel waits for them. They and others that may use one CPU take its place
+ * likewise.
  *
  * A task that outgrew its CPU is put back at its slice's end (SCX_OPS_ENQ_LAST
  * brings even a lone one here), at a tick, or as soon as a bigger CPU has
  * nothing to do, and waits in the queue of the cheapest bigger group that has an
- * idle CPU, which is kicked. A task is left alone when no such CPU exists.
+ * idle CPU, which is kicked. A task is left alone when no such CPU exists. Of
+ * two tasks that share a core for long while another core of their group has
+ * nothing to do, one is put back likewise: they have come together when none had.
  *
  * Limits: tasks that never sleep stay with the group they began in while its
  * queue and that of others last, so those of a crowded group get less than
@@ -152,10 +155,18 @@ static __always_inline u64 running_vtime(s32 cpu, u32 group, u64 otherwise, u64 
 	return cctx->run_vtime + virtual_ns(elapsed_ns(now, cctx->run_vtime_at), cctx->run_share);
 }
 
+/* A waking task takes the place of what runs on this CPU if that is a slice ahead of it. */
+static __always_inline void preempt_on(s32 cpu, const struct task_ctx *tctx, u64 running_vtime)
+{
+	if (!time_before(tctx->vtime + settings.slice_ns, running_vtime))
+		return;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
+	count(JOULE_PREEMPTED);
+}
+
 /*
- * No CPU is idle for a waking task, which is in the queue of the group. It takes the place of what
- * runs on its CPU or on another one of the group, whichever is further on in virtual time, if that
- * is a slice ahead of it.
+ * No CPU is idle for a waking task, which is in the queue of the group: it takes the place of what
+ * runs on its CPU or on another one of the group, whichever is further on in virtual time.
  */
 static void preempt_for(const struct task_struct *p, const struct task_ctx *tctx, s32 cpu,
 			u32 group, u64 now)
@@ -169,10 +180,7 @@ static void preempt_for(const struct task_struct *p, const struct task_ctx *tctx
 		cpu = other;
 		here = there;
 	}
-	if (!time_before(tctx->vtime + settings.slice_ns, here))
-		return;
-	scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
-	count(JOULE_PREEMPTED);
+	preempt_on(cpu, tctx, here);
 }
 
 /* A group that is bigger than the task's and has an idle CPU for it. */
@@ -201,10 +209,30 @@ static __always_inline bool is_misfit(const struct task_struct *p, const struct 
 	return !is_pinned(p) && fitting_cap(tctx) > group_offers(group);
 }
 
-/* Where a task that stays runnable should go on: JOULE_NO_GROUP to stay. */
-static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx)
+/* Whether the task runs, and will share its core for long while another core of its group idles. */
+static bool is_crowded(const struct task_struct *p, const struct task_ctx *tctx, u64 now)
 {
-	return is_misfit(p, tctx, tctx->group) ? bigger_group_with_idle(p, tctx) : JOULE_NO_GROUP;
+	const struct cpumask *cpus = cpus_of_group(tctx->group), *cores;
+	s32 cpu = scx_bpf_task_cpu(p);
+	const struct cpu_ctx *sibling = sibling_ctx(cpu);
+	bool crowded;
+
+	if (!sibling || sibling->state != CPU_STATE_BUSY || !cpus || !may_use_all(p) ||
+	    !scx_bpf_task_running(p) || company_ns(tctx, cpu, now) < LONG_COMPANY_NS)
+		return false;
+	cores = scx_bpf_get_idle_smtmask();
+	crowded = bpf_cpumask_intersects(cpus, cores);
+	scx_bpf_put_idle_cpumask(cores);
+	return crowded;
+}
+
+/* In which group a running task should go on, on another CPU: JOULE_NO_GROUP to stay. */
+static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx, u64 now)
+{
+	u32 bigger =
+		is_misfit(p, tctx, tctx->group) ? bigger_group_with_idle(p, tctx) : JOULE_NO_GROUP;
+
+	return bigger == JOULE_NO_GROUP && is_crowded(p, tctx, now) ? tctx->group : bigger;
 }
 
 /*

@@ -439,8 +439,8 @@ fn an_idle_machine_stays_idle() {
     assert!(woken <= 6, "{woken}");
 }
 
-/// Forty-eight tasks that never sleep on eight CPUs, and two that are awake for a moment in every hundredth of a second:
-/// those wait for nobody's slice to end, which ticks tell, 4 ms apart.
+/// Forty-eight tasks that never sleep on eight CPUs, and three that are awake for a moment in every hundredth of a
+/// second, one of them on one CPU only: those wait for nobody's slice to end, which ticks tell, 4 ms apart.
 #[test]
 fn no_task_waits_long_under_a_load_that_never_ends_and_who_wakes_for_a_moment_hardly_at_all() {
     let script = format!(
@@ -459,7 +459,9 @@ fn no_task_waits_long_under_a_load_that_never_ends_and_who_wakes_for_a_moment_ha
     eprintln!("longest wait: below {longest_us} us");
     assert!(longest_us > 0 && longest_us <= 131_072, "{longest_us}");
     let load: Value = serde_json::from_str(section(&results, "load")).unwrap();
-    let brief = &load["tasks"].as_array().unwrap()[1]["response_us"];
-    eprintln!("response times of brief tasks: {brief}");
-    assert!(brief["p95"].as_u64().unwrap() <= 1_000, "{brief}");
+    for task in &load["tasks"].as_array().unwrap()[1..] {
+        let response = &task["response_us"];
+        eprintln!("response times of {}: {response}", task["name"]);
+        assert!(response["p95"].as_u64().unwrap() <= 1_000, "{task}");
+    }
 }

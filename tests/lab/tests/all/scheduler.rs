@@ -3,6 +3,7 @@
 use crate::common::{Lab, joule_load, lab, number, scheduler, section, succeed, workload};
 use lab::catalogue;
 use lab::guest::Guest;
+use lab::truth::Truth;
 use serde_json::Value;
 
 /// What all scripts begin with.
@@ -90,6 +91,46 @@ fn cores_of_one_thread_are_scheduled_beside_those_of_two() {
         lasted
         stop"
     )));
+}
+
+/// Four tasks that never sleep begin on two cores, as the other two are taken. When those are given back, each task goes
+/// on with a core of its own.
+#[test]
+fn who_shares_a_core_for_long_goes_on_with_one_that_idles() {
+    let guest = scheduled(lab(), "crowded-cores", "laptop-smt").program(joule_load());
+    let results = succeed(
+        &guest
+            .file(workload("busy"), "/lab/busy.json")
+            .script(&format!(
+                r#"{HEAD}
+        start
+        for cpu in 0 1 4 5; do
+            taskset -c $cpu joule-load run /lab/busy.json > /dev/null & taken="$taken $!"
+        done
+        sleep 0.2
+        for task in 1 2 3 4; do joule-load run /lab/busy.json > /dev/null & done
+        sleep 0.2; say shared cat $vsoc/truth
+        sleep 0.2; say still-shared cat $vsoc/truth
+        kill -INT $taken
+        sleep 0.2; say given-back cat $vsoc/truth
+        sleep 1; say end cat $vsoc/truth
+        lasted"#
+            )),
+    )
+    .results;
+    // the parts of all time with a busy thread in which its core had two of them
+    let paired = |from: &str, to: &str| {
+        let truth = |name| Truth::parse(section(&results, name)).unwrap();
+        let truth = truth(to).since(&truth(from)).unwrap();
+        let opps = truth.clusters.iter().flat_map(|cluster| &cluster.opps);
+        let (dual, one) = opps.fold((0, 0), |(dual, one), opp| {
+            (dual + opp.dual_ns, one + opp.busy_ns)
+        });
+        eprintln!("{from} to {to}: {dual} of {one} ns with two");
+        dual as f64 / one as f64
+    };
+    assert!(paired("shared", "still-shared") > 0.9);
+    assert!(paired("given-back", "end") < 0.05);
 }
 
 #[test]
