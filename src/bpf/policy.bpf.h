@@ -263,7 +263,7 @@ static inline __attribute__((always_inline)) u32 usual_cap(u64 run_ns, u32 pace_
  * A task that has been awake for longer than it takes from one of its wake-ups
  * to the next is behind: what it has to do piles up before its utilisation
  * shows any of that. It asks for an eighth more than its CPU delivers, again at
- * each tick until it sleeps, but for twice its usual at most: what has piled up
+ * each tick until it sleeps, but for 7/4 of its usual at most: what has piled up
  * is worked off by that, and more would be paid for dearly. 0: not behind.
  */
 static inline __attribute__((always_inline)) u32 catch_up_cap(u64 awake_ns, u64 interval_ns,
@@ -271,7 +271,7 @@ static inline __attribute__((always_inline)) u32 catch_up_cap(u64 awake_ns, u64 
 {
 	if (!interval_ns || awake_ns <= interval_ns)
 		return 0;
-	return min_u32(min_u32(capacity + capacity / 8, 2 * usual_cap), CAPACITY_SCALE);
+	return min_u32(min_u32(capacity + capacity / 8, 7 * usual_cap / 4), CAPACITY_SCALE);
 }
 
 /* Capacity to ask for so that `need_cap` leaves the profile's headroom. */

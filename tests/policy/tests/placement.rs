@@ -213,8 +213,8 @@ fn a_task_awake_for_longer_than_between_its_wakeups_asks_for_more_than_it_gets()
         0,
         "it never woke before: nothing is known"
     );
-    // tick after tick it asks for the next eighth, up to twice what it takes as a rule
-    for (usual, most) in [(900, CAPACITY_SCALE), (300, 600), (0, 0)] {
+    // tick after tick it asks for the next eighth, up to three quarters more than it takes as a rule
+    for (usual, most) in [(900, CAPACITY_SCALE), (300, 525), (0, 0)] {
         let mut asked = 80;
         for _ in 0..30 {
             let next = catch_up_cap(20 * MS, 16 * MS, asked, usual);
