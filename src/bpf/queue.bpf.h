@@ -263,18 +263,14 @@ static __always_inline void forget_misfit(s32 cpu, u32 group)
 		set_member(&misfit_groups, group, false);
 }
 
-/* Whether the task, which runs on this CPU of the group, has outgrown it; notes that it has or has
- * not. */
-static bool check_misfit(const struct task_struct *p, const struct task_ctx *tctx, s32 cpu,
+/* Notes whether the task, which runs on this CPU of the group, has outgrown it. */
+static void check_misfit(const struct task_struct *p, const struct task_ctx *tctx, s32 cpu,
 			 u32 group)
 {
-	bool misfit = is_misfit(p, tctx, group);
-
-	if (misfit && may_use_all(p))
+	if (is_misfit(p, tctx, group) && may_use_all(p))
 		note_misfit(cpu, group);
 	else
 		forget_misfit(cpu, group);
-	return misfit;
 }
 
 /*

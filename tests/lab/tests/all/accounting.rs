@@ -4,7 +4,8 @@
 mod truth;
 
 use crate::common::{
-    hand, instrument, joule_load, lab, number, rise, scheduler, section, succeed, values, workload,
+    both_and_any_thread_ns, hand, instrument, joule_load, lab, number, rise, scheduler, section,
+    succeed, values, workload,
 };
 use lab::catalogue;
 use lab::guest::{Guest, Outcome};
@@ -384,11 +385,8 @@ fn time_with_both_threads_of_a_core_busy_is_that_of_the_cores() {
     let results = succeed(&guest.script(&script)).results;
     let truth = |name| Truth::parse(section(&results, name)).unwrap();
     let truth = truth("to-truth").since(&truth("from-truth")).unwrap();
-    let opps = truth.clusters.iter().flat_map(|cluster| &cluster.opps);
-    let (dual, one) = opps.fold((0, 0), |(dual, one), opp| {
-        (dual + opp.dual_ns, one + opp.busy_ns)
-    });
-    for (name, right) in [("paired_ns", dual), ("busy_ns", one + dual)] {
+    let (both, any) = both_and_any_thread_ns(&truth);
+    for (name, right) in [("paired_ns", both), ("busy_ns", any + both)] {
         let counted = rise(&results, name, "from", "to");
         let seconds = |ns: u64| Duration::from_nanos(ns).as_secs_f64();
         let (counted, right) = (seconds(counted), seconds(right));

@@ -1,6 +1,8 @@
 //! The scheduler on real kernels: it loads, works and leaves, and whatever ends it, the kernel's own is back.
 
-use crate::common::{Lab, joule_load, lab, number, scheduler, section, succeed, workload};
+use crate::common::{
+    Lab, both_and_any_thread_ns, joule_load, lab, number, scheduler, section, succeed, workload,
+};
 use lab::catalogue;
 use lab::guest::Guest;
 use lab::truth::Truth;
@@ -118,19 +120,14 @@ fn who_shares_a_core_for_long_goes_on_with_one_that_idles() {
             )),
     )
     .results;
-    // the parts of all time with a busy thread in which its core had two of them
-    let paired = |from: &str, to: &str| {
+    let paired_pct = |from, to| {
         let truth = |name| Truth::parse(section(&results, name)).unwrap();
-        let truth = truth(to).since(&truth(from)).unwrap();
-        let opps = truth.clusters.iter().flat_map(|cluster| &cluster.opps);
-        let (dual, one) = opps.fold((0, 0), |(dual, one), opp| {
-            (dual + opp.dual_ns, one + opp.busy_ns)
-        });
-        eprintln!("{from} to {to}: {dual} of {one} ns with two");
-        dual as f64 / one as f64
+        let (both, any) = both_and_any_thread_ns(&truth(to).since(&truth(from)).unwrap());
+        eprintln!("{from} to {to}: both threads for {both} of {any} ns");
+        100 * both / any
     };
-    assert!(paired("shared", "still-shared") > 0.9);
-    assert!(paired("given-back", "end") < 0.05);
+    assert!(paired_pct("shared", "still-shared") >= 90);
+    assert!(paired_pct("given-back", "end") <= 5);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use lab::guest::{Guest, Outcome};
 use lab::kernel::{Kernel, Kernels};
 use lab::machine::Machine;
 use lab::process;
+use lab::truth::Truth;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -124,6 +125,14 @@ pub fn succeed(guest: &Guest<'_>) -> Outcome {
 
 pub fn or_fail<T>(result: anyhow::Result<T>) -> T {
     result.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// For how long, summed over cores, both threads were busy; and any.
+pub fn both_and_any_thread_ns(truth: &Truth) -> (u64, u64) {
+    let opps = truth.clusters.iter().flat_map(|cluster| &cluster.opps);
+    opps.fold((0, 0), |(both, any), opp| {
+        (both + opp.dual_ns, any + opp.busy_ns)
+    })
 }
 
 /// The part of a results text between the lines `== name` and the next `==`.
