@@ -19,7 +19,7 @@ use crate::kernel::Kernel;
 use crate::process;
 use crate::template::Template;
 use anyhow::{Context, Error, Result, anyhow};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -205,7 +205,8 @@ impl<'a> Guest<'a> {
         self
     }
 
-    /// Runs it to its end.
+    /// Runs it to its end. Runs of one name write the same files: one comes after the other, but for
+    /// interactive ones.
     ///
     /// # Errors
     /// When it cannot be started. What goes wrong inside is the [`Outcome`]'s.
@@ -215,6 +216,11 @@ impl<'a> Guest<'a> {
         let template = Template::get(self.cache, self.kernel, &self.shape)?;
         let directory = run_directory(&self.name)?;
         let path = |name: &str| directory.join(name);
+        let _lock = if self.interactive {
+            None
+        } else {
+            Some(locked(&path("lock"))?)
+        };
         let (exit, results) = (path("exit"), path("results"));
         let console_path = path("console.log");
         for file in [&exit, &results, &console_path] {
@@ -343,6 +349,14 @@ pub(crate) fn run_directory(name: &str) -> Result<PathBuf> {
     directory
         .canonicalize()
         .with_context(|| directory.display().to_string())
+}
+
+/// The file, once nobody else has it locked; made if need be.
+fn locked(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| path.display().to_string())?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// Where logs and results go: `$JOULE_LOGS`, else `target/joule` of the workspace.

@@ -4,6 +4,7 @@ use crate::common::{lab, run, section, succeed};
 use lab::cache::Cache;
 use lab::guest::Guest;
 use lab::initramfs::Archive;
+use std::fs::File;
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,6 +17,24 @@ fn assert_same(one: &str, other: &str) {
     assert_eq!(difference, None);
     assert_eq!(one.len(), other.len());
     assert!(one.contains("Linux version"), "{one}");
+}
+
+/// Two tests that compare the same scheduler on the same machine read each other's results once.
+#[test]
+fn a_run_waits_for_one_of_the_same_name() {
+    let directory = lab::guest::logs().join("test-twins");
+    std::fs::create_dir_all(&directory).unwrap();
+    let other = File::create(directory.join("lock")).unwrap();
+    other.lock().unwrap();
+    std::thread::scope(|scope| {
+        let waiting =
+            scope.spawn(|| succeed(&lab().guest("twins").script("echo done >> $RESULTS")));
+        // several times as long as such a run takes
+        std::thread::sleep(Duration::from_secs(10));
+        assert!(!waiting.is_finished());
+        other.unlock().unwrap();
+        assert_eq!(waiting.join().unwrap().results, "done\n");
+    });
 }
 
 #[test]
