@@ -98,7 +98,7 @@ static __always_inline s32 last_busy_cpu(u32 group)
 /* A core is shared for so short a time rather than another one woken, whose clock is low. */
 #define SHORT_COMPANY_NS 200000
 /* Who shares its core for so long rather goes on with one of its own, though that starts slowly. */
-#define LONG_COMPANY_NS 1000000
+#define LONG_COMPANY_NS 2000000
 
 /* Whether the CPU is idle, and with it all of its core. */
 static __always_inline bool core_is_idle(s32 cpu)

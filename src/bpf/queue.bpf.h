@@ -214,11 +214,12 @@ static bool is_crowded(const struct task_struct *p, const struct task_ctx *tctx,
 {
 	const struct cpumask *cpus = cpus_of_group(tctx->group), *cores;
 	s32 cpu = scx_bpf_task_cpu(p);
-	const struct cpu_ctx *sibling = sibling_ctx(cpu);
+	const struct cpu_ctx *here = cpu_ctx_of(cpu), *there = sibling_ctx(cpu);
 	bool crowded;
 
-	if (!sibling || sibling->state != CPU_STATE_BUSY || !cpus || !may_use_all(p) ||
-	    !scx_bpf_task_running(p) || company_ns(tctx, cpu, now) < LONG_COMPANY_NS)
+	if (!here || !there || there->state != CPU_STATE_BUSY || !cpus || !may_use_all(p) ||
+	    !scx_bpf_task_running(p) || left_ns(here->free_at, now) < LONG_COMPANY_NS ||
+	    left_ns(there->free_at, now) < LONG_COMPANY_NS)
 		return false;
 	cores = scx_bpf_get_idle_smtmask();
 	crowded = bpf_cpumask_intersects(cpus, cores);
