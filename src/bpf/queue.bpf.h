@@ -4,16 +4,14 @@
  *
  * One queue per group, ordered by virtual time: the run time charged so far,
  * divided by the share that the task is due (share.bpf.h). A task that slept
- * comes back at most one slice behind the queue's clock, so sleep earns a head
- * start but no debt; nobody is more than half a second ahead of it, so that what
- * has hardly any weight is not kept waiting for ever. What was preempted inside
- * of an RCU read-side section is as far behind as can be: of a nice kernel thread
- * in the middle of a huge page the whole machine would wait, and after 20 s the
- * kernel takes the scheduler away.
- * Tasks that may use one CPU only (pinned, or migration disabled) wait in a
- * queue of that CPU: in the group's queue every other CPU would have to step
- * over them. A CPU takes the earlier of the two heads, and when both are empty
- * it takes work from another group's queue: no CPU idles while work waits that
+ * comes back at most a slice, or a tick if that is longer, behind the queue's
+ * clock, so sleep earns a head start but no debt; nobody is more than half a second ahead of it, so
+ * that what has hardly any weight is not kept waiting for ever. What was preempted inside of an RCU
+ * read-side section is as far behind as can be: of a nice kernel thread in the middle of a huge
+ * page the whole machine would wait, and after 20 s the kernel takes the scheduler away. Tasks that
+ * may use one CPU only (pinned, or migration disabled) wait in a queue of that CPU: in the group's
+ * queue every other CPU would have to step over them. A CPU takes the earlier of the two heads, and
+ * when both are empty it takes work from another group's queue: no CPU idles while work waits that
  * it may run, unless that work waits by choice (place.bpf.h). A choice to wait
  * holds for all that is in a group's queue, and ends when its time is over:
  * the next tick on a busy CPU of the group wakes an idle CPU for the queue.
@@ -60,9 +58,21 @@ static __always_inline u64 dsq_of_cpu(s32 cpu)
 	return CPU_DSQ_BASE + cpu;
 }
 
+/* Slices end at ticks, which are that far apart on most kernels (250 Hz). */
+#define TICK_NS 4000000
+
+/*
+ * How far behind the clock a task may come back: as far as those are apart that always run, or it
+ * would wait for one of them now and then.
+ */
+static __always_inline u32 most_behind_ns(void)
+{
+	return max_u32(settings.slice_ns, TICK_NS);
+}
+
 static __always_inline u64 fair_vtime(const struct task_ctx *tctx, u32 group)
 {
-	return vtime_by(group_vtime(group), tctx->vtime, settings.slice_ns);
+	return vtime_by(group_vtime(group), tctx->vtime, most_behind_ns());
 }
 
 /*
@@ -81,7 +91,7 @@ static __always_inline void insert_fair(struct task_struct *p, struct task_ctx *
 					u32 group, u64 enq_flags)
 {
 	if (holds_up_rcu(p))
-		tctx->vtime = group_vtime(group) - settings.slice_ns;
+		tctx->vtime = group_vtime(group) - most_behind_ns();
 	else
 		tctx->vtime = fair_vtime(tctx, group);
 	scx_bpf_dsq_insert_vtime(p, dsq, settings.slice_ns, tctx->vtime, enq_flags);
