@@ -500,13 +500,13 @@ static inline __attribute__((always_inline)) u64 virtual_ns(u64 ran_ns, u64 shar
  */
 #define MOST_AHEAD_NS 500000000ULL
 
-/* A task's virtual time on a clock: a slice behind it at most, and not too far ahead. */
-static inline __attribute__((always_inline)) u64 vtime_by(u64 clock, u64 vtime, u64 slice_ns)
+/* A task's virtual time on a clock: so much behind it at most, and not too far ahead. */
+static inline __attribute__((always_inline)) u64 vtime_by(u64 clock, u64 vtime, u64 most_behind_ns)
 {
 	s64 ahead = vtime - clock;
 
-	if (ahead < -(s64)slice_ns)
-		return clock - slice_ns;
+	if (ahead < -(s64)most_behind_ns)
+		return clock - most_behind_ns;
 	return ahead > (s64)MOST_AHEAD_NS ? clock + MOST_AHEAD_NS : vtime;
 }
 

@@ -23,7 +23,7 @@ unsafe extern "C" {
     #[link_name = "policy_virtual_ns"]
     pub safe fn virtual_ns(ran_ns: u64, share: u64) -> u64;
     #[link_name = "policy_vtime_by"]
-    pub safe fn vtime_by(clock: u64, vtime: u64, slice_ns: u64) -> u64;
+    pub safe fn vtime_by(clock: u64, vtime: u64, most_behind_ns: u64) -> u64;
     #[link_name = "policy_util_cap"]
     pub safe fn util_cap(util: u64) -> u32;
     #[link_name = "policy_util_est_after"]

@@ -58,10 +58,11 @@ pub fn virtual_ns(ran_ns: u64, share: u64) -> u64 {
     ffi::virtual_ns(ran_ns, share)
 }
 
-/// Where a task of this virtual time, ns, has its place in a queue that runs by `clock`.
+/// Where a task of this virtual time, ns, has its place in a queue that runs by `clock`, behind which it may be by
+/// so much.
 #[must_use]
-pub fn vtime_by(clock: u64, vtime: u64, slice_ns: u64) -> u64 {
-    ffi::vtime_by(clock, vtime, slice_ns)
+pub fn vtime_by(clock: u64, vtime: u64, most_behind_ns: u64) -> u64 {
+    ffi::vtime_by(clock, vtime, most_behind_ns)
 }
 
 /// A utilisation as a whole number on the capacity scale.

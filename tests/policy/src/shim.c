@@ -61,9 +61,9 @@ u64 policy_virtual_ns(u64 ran_ns, u64 share)
 	return virtual_ns(ran_ns, share);
 }
 
-u64 policy_vtime_by(u64 clock, u64 vtime, u64 slice_ns)
+u64 policy_vtime_by(u64 clock, u64 vtime, u64 most_behind_ns)
 {
-	return vtime_by(clock, vtime, slice_ns);
+	return vtime_by(clock, vtime, most_behind_ns);
 }
 
 u32 policy_util_cap(u64 util)
