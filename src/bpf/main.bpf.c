@@ -179,11 +179,13 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		wait_by_choice(group, tctx->patient_until, now);
 		return;
 	}
-	/* At its slice's end a task waits for its own CPU, which looks into the queue next. */
+	/* A task that has run until now and should not go on elsewhere stays with its CPU. */
 	stays = bigger == JOULE_NO_GROUP && scx_bpf_task_running(p);
-	if (!stays && kick_for(p, tctx, now))
+	if (stays)
+		wait_for_tick(group, now);
+	else if (kick_for(p, tctx, now))
 		return;
-	/* Or has looked there already, and found nothing. */
+	/* Which has looked for others already, and found nothing. */
 	if (enq_flags & SCX_ENQ_LAST)
 		scx_bpf_kick_cpu(cpu, 0);
 	else if (enq_flags & SCX_ENQ_WAKEUP)

@@ -2,27 +2,27 @@
 /*
  * Who runs next.
  *
- * One queue per group, ordered by virtual time: the run time charged so far,
- * divided by the share that the task is due (share.bpf.h). A task that slept
- * comes back at most a slice, or a tick if that is longer, behind the queue's
- * clock, so sleep earns a head start but no debt; nobody is more than half a second ahead of it, so
- * that what has hardly any weight is not kept waiting for ever. What was preempted inside of an RCU
- * read-side section is as far behind as can be: of a nice kernel thread in the middle of a huge
- * page the whole machine would wait, and after 20 s the kernel takes the scheduler away. Tasks that
- * may use one CPU only (pinned, or migration disabled) wait in a queue of that CPU: in the group's
- * queue every other CPU would have to step over them. A CPU takes the earlier of the two heads, and
- * when both are empty it takes work from another group's queue: no CPU idles while work waits that
- * it may run, unless that work waits by choice (place.bpf.h). A choice to wait
- * holds for all that is in a group's queue, and ends when its time is over:
- * the next tick on a busy CPU of the group wakes an idle CPU for the queue.
- * Nobody waits by choice but beside a CPU that is busy.
+ * One queue per group, ordered by virtual time: the run time charged so far, divided by the share
+ * that the task is due (share.bpf.h). A task that slept comes back at most a slice, or a tick if
+ * that is longer, behind the queue's clock, so sleep earns a head start but no debt; nobody is
+ * more than half a second ahead of it, so that what has hardly any weight is not kept waiting for
+ * ever. What was preempted inside of an RCU read-side section is as far behind as can be: of a
+ * nice kernel thread in the middle of a huge page the whole machine would wait, and after 20 s the
+ * kernel takes the scheduler away.
  *
- * At its slice's end a task goes on where its virtual time is still before that
- * of whoever waits: turns alone would make all shares equal. Who wakes does not wait
- * for that end, which only ticks tell: where no CPU is idle, it takes the place of a
- * task that is a slice of virtual time ahead of it. Tasks of short runs come back
- * behind the clock, so they never wait for those that always run; two alike do not
- * take each other's place.
+ * Tasks that may use one CPU only (pinned, or migration disabled) wait in a queue of that CPU: in
+ * the group's queue every other CPU would have to step over them. A CPU takes the earlier of the
+ * two heads, and when both are empty it takes work from another group's queue: no CPU idles while
+ * work waits that it may run, with two exceptions. Work may wait by choice (place.bpf.h), beside a
+ * CPU that is busy: that holds for all that is in a group's queue, and ends when its time is over,
+ * with the next tick on a busy CPU of the group, which wakes an idle CPU for the queue. And who
+ * loses its CPU to somebody else waits for that tick, too: it may be for a moment only.
+ *
+ * At its slice's end a task goes on where its virtual time is still before that of whoever waits:
+ * turns alone would make all shares equal. Who wakes does not wait for that end, which only ticks
+ * tell: where no CPU is idle, it takes the place of a task that is a slice of virtual time ahead
+ * of it. Tasks of short runs come back behind the clock, so they never wait for those that always
+ * run; two alike do not take each other's place.
  *
  * Per-CPU kernel threads go straight to their CPU: they are short, and the
  * kernel waits for them. They and others that may use one CPU take its place
@@ -324,26 +324,58 @@ static void wait_by_choice(u32 group, u64 until, u64 now)
 		gctx->patient_until = until;
 }
 
-/* The wait is over: an idle CPU, of this group or of the next, is woken for the queue. */
+/*
+ * Who is put into the group's queue now has lost its CPU to somebody else, for a moment maybe: it
+ * waits for that CPU's next look at the queue or tick, though another one idles.
+ */
+static void wait_for_tick(u32 group, u64 now)
+{
+	struct group_ctx *gctx = group_ctx_of(group);
+
+	if (gctx && !gctx->patient_until && some_cpu_is_idle())
+		gctx->patient_until = now;
+}
+
+/* Claims an idle CPU for who is first in the group's queue, of this group or of the next. */
+static s32 claim_for_head(u32 group)
+{
+	struct task_struct *head;
+	bool anywhere = false;
+	s32 cpu = -ENOENT;
+	u32 i;
+
+	bpf_rcu_read_lock();
+	head = __COMPAT_scx_bpf_dsq_peek(group);
+	if (head) {
+		anywhere = may_use_all(head);
+		if (!anywhere)
+			cpu = scx_bpf_pick_idle_cpu(head->cpus_ptr, 0);
+	}
+	bpf_rcu_read_unlock();
+	bpf_for (i, 0, anywhere ? topology.nr_groups : 0) {
+		const struct cpumask *cpus = cpus_of_group((group + i) % topology.nr_groups);
+
+		cpu = cpus ? scx_bpf_pick_idle_cpu(cpus, 0) : -ENOENT;
+		if (cpu >= 0)
+			break;
+	}
+	return cpu;
+}
+
+/* The wait is over: an idle CPU is woken for the queue. */
 static void end_patience(u32 group, u64 now)
 {
 	struct group_ctx *gctx = group_ctx_of(group);
-	u32 i;
+	s32 cpu;
 
 	if (!gctx || !gctx->patient_until || time_before(now, gctx->patient_until))
 		return;
 	gctx->patient_until = 0;
 	if (!group_waiting(group))
 		return;
-	bpf_for (i, 0, topology.nr_groups) {
-		const struct cpumask *cpus = cpus_of_group((group + i) % topology.nr_groups);
-		s32 cpu = cpus ? scx_bpf_pick_idle_cpu(cpus, 0) : -ENOENT;
-
-		if (cpu >= 0) {
-			kick(cpu);
-			return;
-		}
-	}
+	cpu = claim_for_head(group);
+	if (cpu >= 0)
+		kick(cpu);
 }
 
 /* Whether something waits in the queue; with the virtual time of the first one. */

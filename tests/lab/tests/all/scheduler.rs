@@ -130,6 +130,35 @@ fn who_shares_a_core_for_long_goes_on_with_one_that_idles() {
     assert!(paired_pct("given-back", "end") <= 5);
 }
 
+/// Whose CPU is taken by a task that may run nowhere else goes on with another CPU of those that it may use: it waits for a
+/// small part of the time that it runs for.
+#[test]
+fn who_loses_its_cpu_to_one_that_is_pinned_there_goes_on_elsewhere() {
+    let guest = scheduled(lab(), "chased", "laptop-smt").program(joule_load());
+    let results = succeed(
+        &guest
+            .file(workload("chased"), "/lab/chased.json")
+            .script(&format!(
+                r#"{HEAD}
+        start
+        joule-load run /lab/chased.json > /dev/null &
+        sleep 2.5
+        for task in /proc/$!/task/*; do
+            if grep -q chased $task/comm; then say chased cat $task/schedstat; fi
+        done
+        lasted"#
+            )),
+    )
+    .results;
+    let mut times = section(&results, "chased").split_whitespace();
+    let mut next_ns = || times.next().unwrap().parse::<u64>().unwrap();
+    let (ran_ns, waited_ns) = (next_ns(), next_ns());
+    assert!(
+        ran_ns > 0 && waited_ns * 8 <= ran_ns,
+        "{waited_ns} of {ran_ns} ns"
+    );
+}
+
 #[test]
 fn whatever_ends_it_the_kernels_scheduler_is_back() {
     let run = succeed(&phone("endings").script(&format!(
