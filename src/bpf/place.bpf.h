@@ -95,8 +95,13 @@ static __always_inline s32 last_busy_cpu(u32 group)
 	return activity ? activity->busy_cpu : -ENOENT;
 }
 
-/* A core is shared for so short a time rather than another one woken, whose clock is low. */
+/*
+ * A core is shared for so short a time, or for so small a part of what the task runs for, rather
+ * than another one woken, whose clock is low.
+ */
 #define SHORT_COMPANY_NS 200000
+#define COMPANY_OF_RUN 2
+
 /* Who shares its core for so long rather goes on with one of its own, though that starts slowly. */
 #define LONG_COMPANY_NS 2000000
 
@@ -150,19 +155,19 @@ static __always_inline bool claim_beside(const struct task_ctx *tctx, u32 group,
 /*
  * On SMT: claims an idle CPU of the group for the task on a core that it has, or will soon have, to
  * itself; negative when there is none. It stays with its core, whose clock is up, if what runs
- * there is short; a wholly idle one comes next, and then the waker's: who wakes others is about to
- * sleep, as likely as not.
+ * there is short beside its own run; a wholly idle one comes next, and then the waker's: who wakes
+ * others is about to sleep, as likely as not.
  */
 static __noinline s32 claim_core(const struct task_ctx *tctx, u32 group, const struct cpumask *cpus,
 				 s32 prev_cpu, u64 now)
 {
-	u64 company;
+	u64 company = max_u64(run_left_ns(tctx) / COMPANY_OF_RUN, SHORT_COMPANY_NS);
 	s32 cpu;
 
-	if (claim_beside(tctx, group, prev_cpu, SHORT_COMPANY_NS, now))
+	if (claim_beside(tctx, group, prev_cpu, company, now))
 		return prev_cpu;
 	cpu = sibling_of(prev_cpu);
-	if (claim_beside(tctx, group, cpu, SHORT_COMPANY_NS, now))
+	if (claim_beside(tctx, group, cpu, company, now))
 		return cpu;
 	cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
 	if (cpu >= 0)

@@ -176,6 +176,11 @@ static inline __attribute__((always_inline)) u64 min_u64(u64 a, u64 b)
 	return a < b ? a : b;
 }
 
+static inline __attribute__((always_inline)) u64 max_u64(u64 a, u64 b)
+{
+	return a > b ? a : b;
+}
+
 /* What users of the kernel let a task count for (uclamp): `least` of it at least, and `most` at
  * most. */
 static inline __attribute__((always_inline)) u32 clamped(u32 cap, u32 least_cap, u32 most_cap)
