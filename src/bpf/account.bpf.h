@@ -93,13 +93,13 @@ static __always_inline u32 task_need(const struct task_ctx *tctx)
 }
 
 /*
- * Least capacity of a CPU that the task fits. It leaves a quarter to spare at
- * least, as for the kernel (fits_capacity, kernel/sched/fair.c), since a CPU's
+ * Least capacity of a CPU that the task fits, which needs so much by itself. It leaves a quarter
+ * to spare at least, as for the kernel (fits_capacity, kernel/sched/fair.c), since a CPU's
  * top clock has no reserve; what users ask for is meant as it is said.
  */
-static __always_inline u32 fitting_cap(const struct task_ctx *tctx)
+static __always_inline u32 fitting_cap(const struct task_ctx *tctx, u32 need_cap)
 {
-	u32 wanted = with_headroom(own_need(tctx), max_u32(settings.headroom_pct, 125));
+	u32 wanted = with_headroom(need_cap, max_u32(settings.headroom_pct, 125));
 
 	return clamped(wanted, tctx->least_cap, tctx->most_cap);
 }

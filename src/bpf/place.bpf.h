@@ -462,7 +462,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 
 	survey->demand = (struct demand){
 		.need_cap = task_need(tctx),
-		.fitting_cap = fitting_cap(tctx),
+		.fitting_cap = fitting_cap(tctx, own_need(tctx)),
 		.pace_cap = tctx->pace_cap,
 		.group = tctx->group,
 		.util = tctx->util,

@@ -212,11 +212,17 @@ static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *
 	return found;
 }
 
-/* Whether the task needs more than a CPU of the group has, and may go elsewhere. */
+/*
+ * Whether the task, which runs, needs more than a CPU of the group has, and may go elsewhere. Where
+ * a bigger CPU begins with a low clock, what it may yet grow by is no reason to go there.
+ */
 static __always_inline bool is_misfit(const struct task_struct *p, const struct task_ctx *tctx,
 				      u32 group)
 {
-	return !is_pinned(p) && fitting_cap(tctx) > group_offers(group);
+	u32 need_cap = has_own_clock(group) ? max_u32(util_cap(tctx->util), tctx->est_cap)
+					    : own_need(tctx);
+
+	return !is_pinned(p) && fitting_cap(tctx, need_cap) > group_offers(group);
 }
 
 /* Whether the task runs, and will share its core for long while another core of its group idles. */
