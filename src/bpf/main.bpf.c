@@ -168,6 +168,8 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 			kick(cpu);
 		return;
 	}
+	if (tctx->takes_cpu && take_place(p, tctx, enq_flags, now))
+		return;
 	bigger = upgrade_for(p, tctx, now);
 	if (bigger < JOULE_MAX_GROUPS) {
 		group_move(tctx, bigger, now);
@@ -179,8 +181,8 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 		wait_by_choice(group, tctx->patient_until, now);
 		return;
 	}
-	/* A task that has run until now and should not go on elsewhere stays with its CPU. */
-	stays = bigger == JOULE_NO_GROUP && scx_bpf_task_running(p);
+	/* A task that has run until now stays with its CPU, unless it should go on elsewhere. */
+	stays = bigger == JOULE_NO_GROUP && scx_bpf_task_running(p) && !gives_way(cpu);
 	if (stays)
 		wait_for_tick(group, now);
 	else if (kick_for(p, tctx, now))
@@ -239,6 +241,7 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	tctx->delivered_at = delivered_until(cctx, now);
 	tctx->share = share_of(p);
 	note_run(cctx, tctx, now);
+	cctx->gives_way = 0;
 	advance_vtime(group, tctx->vtime);
 	check_misfit(p, tctx, cpu, group);
 	set_frequency(tctx, cpu, now);
@@ -285,7 +288,8 @@ void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 		cctx->kicked = 0;
 	if (runnable) {
 		tctx = task_ctx_of(prev);
-		may_stay = tctx && upgrade_for(prev, tctx, scx_bpf_now()) == JOULE_NO_GROUP;
+		may_stay = tctx && !tctx->takes_cpu &&
+			   upgrade_for(prev, tctx, scx_bpf_now()) == JOULE_NO_GROUP;
 		if (may_stay)
 			charge(prev, tctx, scx_bpf_now());
 	}
@@ -326,7 +330,7 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	end_patience(group, now);
 	/* Who should go on elsewhere need not wait for its slice's end. */
 	check_misfit(p, tctx, cpu, group);
-	if (upgrade_for(p, tctx, now) < JOULE_MAX_GROUPS)
+	if (should_move(p, tctx, group, now))
 		scx_bpf_task_set_slice(p, 0);
 }
 
@@ -366,6 +370,7 @@ void BPF_STRUCT_OPS(joule_quiescent, struct task_struct *p, u64 deq_flags)
 	recount(tctx, util, false, now);
 	leave_queue(tctx);
 	leave_share(p, tctx);
+	tctx->takes_cpu = 0;
 }
 
 void BPF_STRUCT_OPS(joule_update_idle, s32 cpu, bool idle)

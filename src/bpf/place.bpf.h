@@ -9,7 +9,8 @@
  * ran in keeps it unless the saving exceeds the profile's hysteresis. If the
  * task fits nowhere, the group with the most capacity takes it. Where no group
  * that it fits has an idle CPU, all of them draw what they can whoever runs: the one
- * that will have done the task's work first takes it.
+ * that will have done the task's work first takes it. But if smaller CPUs idle, it takes
+ * the place of a task that needs less, on a CPU that it fits, and that one goes to an idle CPU.
  *
  * CPUs that share a clock run at what the neediest of them asks for, so a task
  * may make everybody's work dearer. Where each CPU has a clock of its own, which
@@ -564,6 +565,44 @@ static __always_inline bool comparison_is_due(void)
 	return cctx && cctx->decisions++ % COMPARED_OF == 0;
 }
 
+/* Whether the CPU of the group is busy with a task that needs less, and may go elsewhere. */
+static __always_inline bool runs_less(s32 cpu, u32 group, u32 need_cap)
+{
+	const struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	return cctx && is_busy_in(group, cpu) && cctx->run_need < need_cap;
+}
+
+/*
+ * A CPU of a group that the task fits, on which one runs that needs less than three quarters of
+ * what it needs and may go elsewhere; negative when two looks at each group find none. Who hardly
+ * ever sleeps does not take places: it would send away all that do. Nobody is sent away where CPUs
+ * have clocks of their own: on another one it would start slowly. A global function, verified once.
+ */
+__weak int cpu_of_lesser(struct task_struct *p __arg_trusted, const struct task_ctx *tctx)
+{
+	u32 less_cap, least_cap, group;
+	s32 cpu;
+
+	if (!tctx || !may_use_all(p) || 8 * tctx->run_ns >= 7 * tctx->interval_ns)
+		return -ENOENT;
+	less_cap = task_need(tctx) * 3 / 4;
+	least_cap = fitting_cap(tctx, own_need(tctx));
+	bpf_for (group, 0, topology.nr_groups) {
+		const struct cpumask *cpus = cpus_of_group(group);
+
+		if (!cpus || has_own_clock(group) || least_cap > group_offers(group))
+			continue;
+		cpu = last_busy_cpu(group);
+		if (runs_less(cpu, group, less_cap))
+			return cpu;
+		cpu = bpf_cpumask_any_and_distribute(cpus, p->cpus_ptr);
+		if (runs_less(cpu, group, less_cap))
+			return cpu;
+	}
+	return -ENOENT;
+}
+
 /* Chooses and, if it can, claims a CPU for a waking task. */
 static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu,
 			       u64 wake_flags, u64 now)
@@ -591,6 +630,15 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 		count(JOULE_PLACED_WAITING);
 		place.cpu = cpu;
 		return place;
+	}
+	/* Only CPUs that are too small for it idle. */
+	if (survey.idle.cheapest == JOULE_NO_GROUP && group < JOULE_MAX_GROUPS) {
+		cpu = cpu_of_lesser(p, tctx);
+		if (cpu >= 0) {
+			tctx->takes_cpu = cpu + 1;
+			place.cpu = cpu;
+			return place;
+		}
 	}
 	if (group < JOULE_MAX_GROUPS) {
 		cpu = claim_idle(p, tctx, group, prev_cpu, survey.demand.need_cap, now);

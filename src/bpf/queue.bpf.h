@@ -31,9 +31,10 @@
  * A task that outgrew its CPU is put back at its slice's end (SCX_OPS_ENQ_LAST
  * brings even a lone one here), at a tick, or as soon as a bigger CPU has
  * nothing to do, and waits in the queue of the cheapest bigger group that has an
- * idle CPU, which is kicked. A task is left alone when no such CPU exists. Of
- * two tasks that share a core for long while another core of their group has
- * nothing to do, one is put back likewise: they have come together when none had.
+ * idle CPU, which is kicked. Where no such CPU exists, it takes the place of a
+ * task that needs less, on a CPU that it fits, or is left alone. Of two tasks that share
+ * a core for long while another core of their group has nothing to do, one is put
+ * back likewise: they have come together when none had.
  *
  * Limits: tasks that never sleep stay with the group they began in while its
  * queue and that of others last, so those of a crowded group get less than
@@ -252,6 +253,17 @@ static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx, u64 n
 	return bigger == JOULE_NO_GROUP && is_crowded(p, tctx, now) ? tctx->group : bigger;
 }
 
+/* Whether the task that ran on this CPU until now has given way to one that needs more. */
+static __always_inline bool gives_way(s32 cpu)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	bool gives = cctx && cctx->gives_way;
+
+	if (gives)
+		cctx->gives_way = 0;
+	return gives;
+}
+
 /*
  * Where a task runs that has outgrown its CPU: bit g says that one does in group
  * g, and the array on which of its CPUs. Only of tasks that may use any CPU, so
@@ -284,10 +296,57 @@ static __always_inline void forget_misfit(s32 cpu, u32 group)
 static void check_misfit(const struct task_struct *p, const struct task_ctx *tctx, s32 cpu,
 			 u32 group)
 {
-	if (is_misfit(p, tctx, group) && may_use_all(p))
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	bool anywhere = may_use_all(p);
+
+	if (is_misfit(p, tctx, group) && anywhere)
 		note_misfit(cpu, group);
 	else
 		forget_misfit(cpu, group);
+	if (cctx)
+		cctx->run_need = anywhere ? task_need(tctx) : CAPACITY_SCALE;
+}
+
+/*
+ * Whether the task, which runs, should go on elsewhere now: in another group's queue, or, as its
+ * CPU is too small and no bigger one idles, in the place of a task that needs less; not one that
+ * has ceased to sleep.
+ */
+static bool should_move(struct task_struct *p, struct task_ctx *tctx, u32 group, u64 now)
+{
+	s32 cpu;
+
+	if (upgrade_for(p, tctx, now) < JOULE_MAX_GROUPS)
+		return true;
+	if (!is_misfit(p, tctx, group) || elapsed_ns(now, tctx->woke_at) > 2 * tctx->interval_ns)
+		return false;
+	cpu = cpu_of_lesser(p, tctx);
+	if (cpu < 0)
+		return false;
+	tctx->takes_cpu = cpu + 1;
+	return true;
+}
+
+/*
+ * The task takes the place of one that needs less, on the CPU that was chosen for that; false if
+ * that has nothing to do any more.
+ */
+static bool take_place(struct task_struct *p, struct task_ctx *tctx, u64 enq_flags, u64 now)
+{
+	s32 cpu = tctx->takes_cpu - 1;
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+	u32 group = group_of_cpu(cpu);
+
+	tctx->takes_cpu = 0;
+	if (!cctx || !is_busy_in(group, cpu) || !may_use_all(p))
+		return false;
+	cctx->gives_way = 1;
+	group_move(tctx, group, now);
+	tctx->vtime = fair_vtime(tctx, group);
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL_ON | cpu, settings.slice_ns,
+			   enq_flags | SCX_ENQ_PREEMPT);
+	count(JOULE_PREEMPTED);
+	return true;
 }
 
 /*

@@ -287,6 +287,36 @@ fn a_task_is_placed_within_its_clamps_and_what_is_left_of_cpus() {
     assert!(clamped.iter().all(|pct| *pct > 95));
 }
 
+/// Tasks come to all CPUs that a heavy one fits, which need less, for that is what they are taken for: it takes the place
+/// of one of them rather than go to a CPU that is too small for it.
+#[test]
+fn who_needs_more_takes_the_place_of_who_needs_less() {
+    let script = format!(
+        "{HEAD}
+        start
+        joule-load run /lab/clamps.json --duration 5 > /tmp/load 2>&1 & load=$!
+        sleep 1
+        for task in 1 2 3 4; do
+            uclampset -m 0 -M 300 joule-load run /lab/busy.json > /dev/null 2>&1 & lesser=\"$lesser $!\"
+        done
+        sleep 1; say crowded cat $vsoc/tasks
+        wait $load; say end cat $vsoc/tasks
+        kill -INT $lesser
+        lasted"
+    );
+    let guest = phone("accounting-places").program("uclampset");
+    let guest = guest.file(workload("clamps"), "/lab/clamps.json");
+    let guest = guest.file(workload("busy"), "/lab/busy.json");
+    let results = succeed(&guest.script(&script)).results;
+    let ran_ns = |there: fn(&str) -> bool| {
+        let so_far = |name| time_of_tasks_ns(section(&results, name), "heavy", there);
+        so_far("end") - so_far("crowded")
+    };
+    let big_pct = 100 * ran_ns(|cluster| cluster == "big") / ran_ns(|_| true);
+    eprintln!("{big_pct} % in big");
+    assert!(big_pct > 80, "{big_pct} %");
+}
+
 /// How long threads of that name ran in such clusters.
 fn time_of_tasks_ns(text: &str, name: &str, there: impl Fn(&str) -> bool) -> u64 {
     let tasks = Tasks::parse(text).unwrap().tasks;
