@@ -206,7 +206,7 @@ fn nothing_is_left_in_the_sums_of_tasks_that_have_left() {
 fn tasks_are_known_from_before_the_scheduler_started() {
     let script = format!(
         "{HEAD}
-        joule-load run /lab/seldom.json --duration 6 > /tmp/load 2>&1 & load=$!
+        joule-load run /lab/seldom.json --duration 8 > /tmp/load 2>&1 & load=$!
         sleep 1
         start
         say asleep cat $vsoc/tasks
