@@ -313,7 +313,6 @@ fn who_needs_more_takes_the_place_of_who_needs_less() {
         so_far("end") - so_far("crowded")
     };
     let big_pct = 100 * ran_ns(|cluster| cluster == "big") / ran_ns(|_| true);
-    eprintln!("{big_pct} % in big");
     assert!(big_pct > 80, "{big_pct} %");
 }
 
