@@ -35,7 +35,8 @@ struct group_ctx {
 	u32 need_bitmap; /* bit b: some runnable task counts in bucket b */
 	u64 sum;	 /* UTIL_SHIFT fixed point, as of sum_at */
 	u64 sum_at;
-	u64 waited;	   /* as sum: what tasks that waited would have used */
+	u64 waited; /* as sum, as of waited_at: what tasks that waited would have used */
+	u64 waited_at;
 	u64 est_cap;	   /* needs of the runnable tasks */
 	u64 patient_until; /* what is in its queue waits by choice, until then; 0: it does not */
 	u32 guard;	   /* guard_after() of the wake-ups; 1/1024 % */
@@ -146,8 +147,6 @@ static __always_inline void sum_advance(struct group_ctx *gctx, u64 now)
 	u64 dt = elapsed_ns(now, gctx->sum_at);
 
 	gctx->sum = decay(gctx->sum, dt);
-	if (gctx->waited)
-		gctx->waited = decay(gctx->waited, dt);
 	if (time_before(gctx->sum_at, now))
 		gctx->sum_at = now;
 }
@@ -361,7 +360,8 @@ static __always_inline u32 group_sum_cap(const struct group_ctx *gctx, u64 own, 
 /*
  * A task that has waited counts as if it had run meanwhile: what could not run
  * in time is work that the utilisation does not show (the kernel's runnable
- * average, kernel/sched/fair.c).
+ * average, kernel/sched/fair.c). Written without the lock: a lost update is one
+ * wait not counted.
  */
 static void note_wait(u32 group, u64 waited_ns, u32 capacity, u64 now)
 {
@@ -372,16 +372,15 @@ static void note_wait(u32 group, u64 waited_ns, u32 capacity, u64 now)
 	gctx = group_ctx_of(group);
 	if (!gctx)
 		return;
-	bpf_spin_lock(&gctx->lock);
-	sum_advance(gctx, now);
-	gctx->waited += util_after(0, work_of(waited_ns * capacity));
-	bpf_spin_unlock(&gctx->lock);
+	gctx->waited = decay(gctx->waited, elapsed_ns(now, gctx->waited_at)) +
+		       util_after(0, work_of(waited_ns * capacity));
+	gctx->waited_at = now;
 }
 
 /* What waited in the group lately, as utilisation. */
 static __always_inline u32 group_waited_cap(const struct group_ctx *gctx, u64 now)
 {
-	return gctx->waited ? util_cap(decay(gctx->waited, elapsed_ns(now, gctx->sum_at))) : 0;
+	return util_cap(decay(gctx->waited, elapsed_ns(now, gctx->waited_at)));
 }
 
 /*

@@ -59,7 +59,7 @@ struct cpu_ctx {
 	u64 run_vtime;	   /* virtual time of the task that runs here, as of run_vtime_at, */
 	u64 run_vtime_at;
 	u64 run_share; /* and its share */
-	u32 run_need;  /* what it needs; CAPACITY_SCALE where it may not go anywhere */
+	u32 run_need;  /* what it needs, where CPUs share a clock; CAPACITY_SCALE: it may not go */
 	u32 gives_way; /* it goes elsewhere for one that needs more */
 };
 

@@ -33,7 +33,7 @@ enum joule_limits {
 	JOULE_SHALLOW = 0, /* depths of idle, by length: joule_config.deep_idle_ns divides them */
 	JOULE_DEEP = 1,
 	JOULE_NR_DEPTHS = 2,
-	JOULE_OPP_STEPS = 128, /* of capacity, each 1024 / 128 wide: joule_cost_row.opp_at */
+	JOULE_MAX_CAP = 1024, /* capacity of the biggest CPU */
 };
 
 /* Everything the command line and the profile decide (src/config.rs). */
@@ -83,11 +83,11 @@ struct joule_cost_row {
 	u32 shared_uw[JOULE_MAX_OPPS]; /* once while any CPU of the group is busy */
 	u32 wake_nj[JOULE_NR_DEPTHS];  /* one CPU out of this depth of idle */
 	u32 group_wake_nj;	       /* besides, when the whole group has slept */
-	u8 opp_at[JOULE_OPP_STEPS];    /* the slowest OPP that offers more than the step's begin */
+	u8 opp_at[JOULE_MAX_CAP];      /* the slowest OPP that offers more than the index */
 	u8 run_at[JOULE_MAX_OPPS];     /* the OPP, or a faster one where work is cheaper */
 };
 
-_Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12 + 128 + 32,
+_Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12 + 1024 + 32,
 	       "joule_cost_row is packed");
 
 /* Largest power that publish() accepts, 1 kW: keeps every product below 2^64. */
@@ -100,7 +100,7 @@ struct joule_cost_table {
 	struct joule_cost_row row[JOULE_MAX_CLASSES];
 };
 
-_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 560, "joule_cost_table is packed");
+_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 1456, "joule_cost_table is packed");
 
 /* Argument of the program publish(): make a filled slot the current table. */
 struct joule_publish {

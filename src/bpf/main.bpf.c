@@ -146,7 +146,7 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
 	s32 cpu = scx_bpf_task_cpu(p);
-	u32 group = group_of_cpu(cpu), bigger;
+	u32 group = group_of_cpu(cpu), bigger = JOULE_NO_GROUP;
 	u64 now = scx_bpf_now();
 	bool stays;
 
@@ -170,7 +170,9 @@ void BPF_STRUCT_OPS(joule_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	if (tctx->takes_cpu && take_place(p, tctx, enq_flags, now))
 		return;
-	bigger = upgrade_for(p, tctx, now);
+	/* Who wakes has just been placed. */
+	if (!(enq_flags & SCX_ENQ_WAKEUP))
+		bigger = upgrade_for(p, tctx, now);
 	if (bigger < JOULE_MAX_GROUPS) {
 		group_move(tctx, bigger, now);
 		group = bigger;
@@ -243,7 +245,7 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	note_run(cctx, tctx, now);
 	cctx->gives_way = 0;
 	advance_vtime(group, tctx->vtime);
-	check_misfit(p, tctx, cpu, group);
+	check_misfit(p, tctx, cctx, cpu, group);
 	set_frequency(tctx, cpu, now);
 }
 
@@ -313,9 +315,10 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	struct task_ctx *tctx = task_ctx_of(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 	u32 group = group_of_cpu(cpu);
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	u64 now = scx_bpf_now();
 
-	if (!tctx)
+	if (!tctx || !cctx)
 		return;
 	/* A clock of its own is hardware's to raise; on another CPU it would start slowly again. */
 	if (!has_own_clock(group))
@@ -329,7 +332,7 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	set_frequency(tctx, cpu, now);
 	end_patience(group, now);
 	/* Who should go on elsewhere need not wait for its slice's end. */
-	check_misfit(p, tctx, cpu, group);
+	check_misfit(p, tctx, cctx, cpu, group);
 	if (should_move(p, tctx, group, now))
 		scx_bpf_task_set_slice(p, 0);
 }

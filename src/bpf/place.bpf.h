@@ -631,8 +631,9 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 		place.cpu = cpu;
 		return place;
 	}
-	/* Only CPUs that are too small for it idle. */
-	if (survey.idle.cheapest == JOULE_NO_GROUP && group < JOULE_MAX_GROUPS) {
+	/* Only CPUs that are too small for it idle; those that it fits are busy. */
+	if (survey.idle.cheapest == JOULE_NO_GROUP && group < JOULE_MAX_GROUPS &&
+	    survey.busy.cheapest != JOULE_NO_GROUP) {
 		cpu = cpu_of_lesser(p, tctx);
 		if (cpu >= 0) {
 			tctx->takes_cpu = cpu + 1;

@@ -29,7 +29,7 @@
 #define UTIL_SHIFT 20
 #define FACTOR_SHIFT 32
 #define HALF_LIFE_SHIFT 25
-#define CAPACITY_SCALE 1024
+#define CAPACITY_SCALE JOULE_MAX_CAP
 #define NEED_BUCKETS 32
 #define NEED_BUCKET_SHIFT 5 /* 1024 / 32 */
 
@@ -330,44 +330,26 @@ static inline __attribute__((always_inline)) u32 is_less(u64 a, u64 b)
 	return difference >> 63;
 }
 
-#define OPP_STEP_SHIFT 3 /* 1024 / JOULE_OPP_STEPS */
-/* Fills in opp_at: where opp_for() begins. */
+/* Fills in opp_at. Without branches, as the verifier would follow both sides of each. */
 static inline __attribute__((always_inline)) void index_opps(struct joule_cost_row *row)
 {
-	u32 step, opp = 0, last = min_u32(row->nr_opps, JOULE_MAX_OPPS);
+	u32 cap, opp = 0, last = min_u32(row->nr_opps, JOULE_MAX_OPPS);
 
 	last -= !!last;
-	for (step = 0; step < JOULE_OPP_STEPS; step++) {
-		u32 i;
-
-		/* No more OPPs than capacities fit into the step before. */
-		for (i = 0; i < 1 << OPP_STEP_SHIFT; i++)
-			opp += is_less(opp, last) &
-			       is_less(row->capacity[opp_index(opp)], (step << OPP_STEP_SHIFT) + 1);
-		row->opp_at[step] = opp;
+	for (cap = 0; cap < CAPACITY_SCALE; cap++) {
+		/* Capacities ascend: from one number to the next, one OPP at most falls short. */
+		opp += is_less(opp, last) & is_less(row->capacity[opp_index(opp)], cap + 1);
+		row->opp_at[cap] = opp;
 	}
 }
 
-/*
- * The slowest OPP that offers `wanted_cap`; the fastest when none does. Begins where the step of
- * capacity begins, and counts those in it that offer less in ever smaller numbers. Without
- * branches, as the verifier would follow both sides of each, with all that comes after.
- */
+/* The slowest OPP that offers `wanted_cap`; the fastest when none does. */
 static inline __attribute__((always_inline)) u32 opp_for(const struct joule_cost_row *row,
 							 u32 wanted_cap)
 {
-	u32 last = row->nr_opps - !!row->nr_opps, opp, nr;
-	u32 step = min_u32((wanted_cap - !!wanted_cap) >> OPP_STEP_SHIFT, JOULE_OPP_STEPS - 1);
+	u32 below = wanted_cap - !!wanted_cap;
 
-	asm volatile("" : "+r"(step));
-	opp = row->opp_at[step & (JOULE_OPP_STEPS - 1)];
-	for (nr = 1 << (OPP_STEP_SHIFT - 1); nr; nr /= 2) {
-		u32 slower = opp_index(opp + nr - 1);
-
-		opp += nr *
-		       (is_less(opp + nr - 1, last) & is_less(row->capacity[slower], wanted_cap));
-	}
-	return opp_index(opp);
+	return opp_index(row->opp_at[min_u32(below, CAPACITY_SCALE - 1)]);
 }
 
 /*
@@ -434,7 +416,7 @@ static inline __attribute__((always_inline)) u32 nearest_opp(const struct joule_
 
 /*
  * Whether a row may be used: OPPs ascend in capacity, powers and energies are
- * bounded. Without branches, as opp_for() is.
+ * bounded. Without branches, as index_opps() is.
  */
 static inline __attribute__((always_inline)) int row_is_sound(const struct joule_cost_row *row)
 {

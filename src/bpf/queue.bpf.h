@@ -223,7 +223,7 @@ static __always_inline bool is_misfit(const struct task_struct *p, const struct 
 	u32 need_cap = has_own_clock(group) ? max_u32(util_cap(tctx->util), tctx->est_cap)
 					    : own_need(tctx);
 
-	return !is_pinned(p) && fitting_cap(tctx, need_cap) > group_offers(group);
+	return fitting_cap(tctx, need_cap) > group_offers(group) && !is_pinned(p);
 }
 
 /* Whether the task runs, and will share its core for long while another core of its group idles. */
@@ -257,11 +257,8 @@ static u32 upgrade_for(struct task_struct *p, const struct task_ctx *tctx, u64 n
 static __always_inline bool gives_way(s32 cpu)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-	bool gives = cctx && cctx->gives_way;
 
-	if (gives)
-		cctx->gives_way = 0;
-	return gives;
+	return cctx && cctx->gives_way;
 }
 
 /*
@@ -292,18 +289,17 @@ static __always_inline void forget_misfit(s32 cpu, u32 group)
 		set_member(&misfit_groups, group, false);
 }
 
-/* Notes whether the task, which runs on this CPU of the group, has outgrown it. */
-static void check_misfit(const struct task_struct *p, const struct task_ctx *tctx, s32 cpu,
-			 u32 group)
+/* Notes what the task, which runs on this CPU of the group, needs, and whether it is a misfit. */
+static void check_misfit(const struct task_struct *p, const struct task_ctx *tctx,
+			 struct cpu_ctx *cctx, s32 cpu, u32 group)
 {
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
 	bool anywhere = may_use_all(p);
 
-	if (is_misfit(p, tctx, group) && anywhere)
+	if (anywhere && is_misfit(p, tctx, group))
 		note_misfit(cpu, group);
 	else
 		forget_misfit(cpu, group);
-	if (cctx)
+	if (!has_own_clock(group))
 		cctx->run_need = anywhere ? task_need(tctx) : CAPACITY_SCALE;
 }
 
