@@ -262,6 +262,14 @@ static __always_inline bool is_busy_in(u32 group, s32 cpu)
 	return cctx && cctx->state == CPU_STATE_BUSY && group_of_cpu(cpu) == group;
 }
 
+/* Whether the CPU has nothing to do but interrupts. */
+static __always_inline bool is_idle(s32 cpu)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
+
+	return cctx && cctx->state == CPU_STATE_IDLE;
+}
+
 /* Whether the CPU has idled for too short to be in a deep state. */
 static __always_inline bool is_shallow(s32 cpu, u64 now)
 {

@@ -12,6 +12,11 @@
  * that will have done the task's work first takes it. But if smaller CPUs idle, it takes
  * the place of a task that needs less, on a CPU that it fits, and that one goes to an idle CPU.
  *
+ * A CPU that an interrupt has waked costs nothing to wake. As a rule the timer that wakes
+ * a task goes off where the task ran last, so that this tells of the past only. But some wake
+ * it from elsewhere, wherever it runs: timers of which the kernel has one idle CPU take care
+ * for the others, and devices. Such a task is cheapest on the CPU that they have waked.
+ *
  * CPUs that share a clock run at what the neediest of them asks for, so a task
  * may make everybody's work dearer. Where each CPU has a clock of its own, which
  * is hardware's to set as a rule, a task pays for its own CPU at the pace that
@@ -220,6 +225,7 @@ struct demand {
 	u16 fitting_cap; /* least capacity of a CPU that it fits */
 	u16 pace_cap;	 /* of the CPUs that it ran on */
 	u16 group;	 /* in whose sum it is already, with */
+	u16 awake_group; /* of the CPU that has been waked for it; JOULE_NO_GROUP: none */
 	u64 util;
 	u64 interval_ns; /* between two of its wake-ups; 0: not known */
 	u64 work_ns;	 /* from waking to sleeping, of a CPU of full capacity; 0: not known */
@@ -264,7 +270,8 @@ __weak int price_group(u32 group, u32 slot, const struct demand *demand, struct 
 
 	if (!demand || !price || !row || !info || !gctx)
 		return 0;
-	price->wake_uw = repeated_uw(wake_nj(group, row, demand->now), demand->interval_ns);
+	if (group != demand->awake_group)
+		price->wake_uw = repeated_uw(wake_nj(group, row, demand->now), demand->interval_ns);
 	load.sum_cap = group_sum_cap(gctx, demand->group == group ? demand->util : 0, demand->now);
 	if (info->per_cpu_freq) {
 		wanted = with_headroom(demand->need_cap, HARDWARE_HEADROOM_PCT);
@@ -355,6 +362,7 @@ struct survey {
 	u64 generation;	       /* of the table in use */
 	struct demand demand;
 	u32 waker_group; /* JOULE_NO_GROUP when the waker does not sleep */
+	u32 awake_group; /* as the demand has it */
 	u32 probe;	 /* a group of the class to be tried, with an idle CPU and big enough */
 	u32 slot;	 /* table in use */
 	bool compare;	 /* with the prior, which doubles the cost; it is taken to agree else */
@@ -466,6 +474,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u3
 		.fitting_cap = fitting_cap(tctx, own_need(tctx)),
 		.pace_cap = tctx->pace_cap,
 		.group = tctx->group,
+		.awake_group = survey->awake_group,
 		.util = tctx->util,
 		.interval_ns = tctx->interval_ns,
 		.work_ns = work_of(tctx->run_ns * tctx->pace_cap),
@@ -603,6 +612,36 @@ __weak int cpu_of_lesser(struct task_struct *p __arg_trusted, const struct task_
 	return -ENOENT;
 }
 
+/*
+ * The group of this CPU, if its interrupts wake the task wherever that runs; else JOULE_NO_GROUP,
+ * as where CPUs have clocks of their own: what the task ran on keeps its clock up for it.
+ */
+static __always_inline u32 waked_in_group(const struct task_struct *p, struct task_ctx *tctx,
+					  s32 prev_cpu)
+{
+	s32 cpu = bpf_get_smp_processor_id();
+	u32 group = group_of_cpu(cpu);
+
+	if (!is_idle(cpu) || has_own_clock(group) || !may_use_all(p))
+		tctx->waked_by = 0;
+	else if (cpu != prev_cpu)
+		tctx->waked_by = cpu + 1;
+	else if (tctx->waked_by != cpu + 1)
+		tctx->waked_by = 0;
+	return tctx->waked_by ? group : JOULE_NO_GROUP;
+}
+
+/* Claims this CPU, which an interrupt has waked, if the group is its; negative if it is not. */
+static __always_inline s32 claim_awake(const struct survey *survey, u32 group)
+{
+	s32 cpu = bpf_get_smp_processor_id();
+
+	return group == survey->awake_group && core_is_idle(cpu) &&
+			       scx_bpf_test_and_clear_cpu_idle(cpu)
+		       ? cpu
+		       : -ENOENT;
+}
+
 /* Chooses and, if it can, claims a CPU for a waking task. */
 static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu,
 			       u64 wake_flags, u64 now)
@@ -618,6 +657,7 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	if (wake_flags & SCX_WAKE_SYNC)
 		waker_group = group_of_cpu(bpf_get_smp_processor_id());
 	survey.compare = comparison_is_due();
+	survey.awake_group = waked_in_group(p, tctx, prev_cpu);
 	survey_groups(p, tctx, waker_group, now, &survey);
 
 	group = decision(&survey.idle);
@@ -642,7 +682,9 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 		}
 	}
 	if (group < JOULE_MAX_GROUPS) {
-		cpu = claim_idle(p, tctx, group, prev_cpu, survey.demand.need_cap, now);
+		cpu = claim_awake(&survey, group);
+		if (cpu < 0)
+			cpu = claim_idle(p, tctx, group, prev_cpu, survey.demand.need_cap, now);
 		if (cpu >= 0) {
 			if (probing)
 				count(JOULE_PROBES);
@@ -697,6 +739,7 @@ static bool kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 		return false;
 	util_rest(tctx, now);
 	survey.compare = comparison_is_due();
+	survey.awake_group = JOULE_NO_GROUP;
 	survey_groups(p, tctx, JOULE_NO_GROUP, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)

@@ -30,6 +30,7 @@ struct task_ctx {
 	u32 queue;	   /* group in whose queue it is; JOULE_NO_GROUP for none */
 	u32 runnable;
 	u32 running;
+	u32 waked_by;	    /* the CPU, and 1, whose interrupts wake it wherever it runs; 0: none */
 	u32 takes_cpu;	    /* the CPU, and 1, whose task gives way to it; 0: none */
 	u32 counted_weight; /* in its cgroup's sum; 0: not counted */
 };

@@ -159,6 +159,43 @@ fn who_loses_its_cpu_to_one_that_is_pinned_there_goes_on_elsewhere() {
     );
 }
 
+/// The kernel has one idle CPU take care of all CPUs' timers: a kernel thread that such a timer wakes, whatever CPU it
+/// ran on, need not wake another one.
+#[test]
+fn who_is_waked_by_the_timers_of_an_idle_cpu_runs_there() {
+    let trace = succeed(&phone("waked").script(&format!(
+        r#"{HEAD}
+        start
+        sleep 4
+        cd /sys/kernel/tracing
+        echo 'comm == "kcompactd0"' > events/sched/sched_waking/filter
+        echo 'next_comm == "kcompactd0"' > events/sched/sched_switch/filter
+        echo 1 > events/sched/sched_waking/enable
+        echo 1 > events/sched/sched_switch/enable
+        sleep 12
+        echo 0 > tracing_on
+        say waked grep kcompactd0 trace
+        lasted"#
+    )))
+    .results;
+    // `<idle>-0  [000] d.s3.  44.608044: sched_waking: comm=kcompactd0 ...`, and then the switch to it
+    let events: Vec<(&str, bool)> = section(&trace, "waked")
+        .lines()
+        .filter_map(|line| {
+            let cpu = line.split_whitespace().find(|word| word.starts_with('['))?;
+            Some((cpu, line.contains("sched_waking:")))
+        })
+        .collect();
+    let runs = events.windows(2).filter(|pair| pair[0].1 && !pair[1].1);
+    let (here, elsewhere): (Vec<_>, Vec<_>) = runs.partition(|pair| pair[0].0 == pair[1].0);
+    assert!(
+        here.len() > 2 * elsewhere.len(),
+        "{} here, {} elsewhere:\n{trace}",
+        here.len(),
+        elsewhere.len()
+    );
+}
+
 #[test]
 fn whatever_ends_it_the_kernels_scheduler_is_back() {
     let run = succeed(&phone("endings").script(&format!(
