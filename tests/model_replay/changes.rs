@@ -119,13 +119,12 @@ fn a_cluster_that_draws_double_is_found_within_half_a_minute() {
 }
 
 #[test]
-fn more_leakage_is_mostly_found_within_half_a_minute() {
+fn more_leakage_is_found_within_half_a_minute() {
     let (seconds, errors) = recovery("leakage", |class| {
         let leak = 0.25 * class.busy[class.busy.len() / 3];
         class.busy.iter_mut().for_each(|power| *power += leak);
     });
-    // A fifth to a quarter of the machines takes up to 35 s, some longer.
-    assert!(quantile(&seconds, 0.66) <= 30.0, "{seconds:?}");
+    assert!(quantile(&seconds, 0.8) <= 30.0, "{seconds:?}");
     assert!(quantile(&errors, 0.5) <= 0.05, "{errors:?}");
 }
 
