@@ -98,6 +98,14 @@ pub struct Observation {
     pub classes: Vec<ClassActivity>,
 }
 
+impl Observation {
+    /// Busy CPU time, summed over CPUs.
+    pub fn work(&self) -> Nanos {
+        let busy = self.classes.iter().flat_map(|class| &class.busy);
+        Nanos::new(busy.map(|busy| busy.get()).sum())
+    }
+}
+
 /// What one group of CPUs did since the scheduler started. Index 0 of `active` and `busy` is the lowest
 /// OPP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,15 +174,6 @@ pub struct CostTable {
     pub generation: u64,
     /// One entry per class, in the topology's order.
     pub classes: Vec<ClassCost>,
-}
-
-/// Placements to spend where work seems dearer than elsewhere, to learn whether it is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Probe {
-    /// Index of the class to try.
-    pub class: usize,
-    /// Part of the placements that fit there, above 0 and at most 1.
-    pub share: f64,
 }
 
 /// Why a [`CostTable`] must not be published.

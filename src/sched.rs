@@ -9,16 +9,13 @@ mod events;
 use crate::bpf_skel::{BpfSkel, BpfSkelBuilder, types};
 use crate::config::Config;
 use crate::intf;
-use crate::observation::{
-    Activity, CostTable, GroupActivity, IdleActivity, IdleCost, OppCost, Probe,
-};
+use crate::observation::{Activity, CostTable, GroupActivity, IdleActivity, IdleCost, OppCost};
 use crate::stats::Stats;
 use crate::topology::Topology;
 use crate::units::Nanos;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::Receiver;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, OpenObject};
-use num_traits::ToPrimitive;
 use scx_utils::{
     UserExitInfo, compat, scx_ops_attach, scx_ops_load, scx_ops_open, uei_exited, uei_read,
 };
@@ -167,22 +164,15 @@ impl<'a> Scheduler<'a> {
     ///
     /// # Errors
     /// When the table is out of range: the costs before it stay.
-    pub fn publish(&mut self, table: &CostTable, probe: Option<Probe>, ttl: Nanos) -> Result<()> {
+    pub fn publish(&mut self, table: &CostTable, probe: Option<usize>, ttl: Nanos) -> Result<()> {
         let slot = 1 - self.slot;
         let tables = &self.skel.maps.cost_tables;
         tables.update(&slot.to_ne_bytes(), &cost_bytes(table)?, MapFlags::ANY)?;
-        let (class, share) = match probe {
-            Some(probe) => (u32::try_from(probe.class)?, probe_share(probe.share)),
-            None => (intf::joule_limits_JOULE_NO_CLASS, 0),
-        };
+        let probed = probe.map_or(Ok(intf::joule_limits_JOULE_NO_CLASS), u32::try_from)?;
         let mut request = Vec::with_capacity(size_of::<intf::joule_publish>());
         request.extend(table.generation.to_ne_bytes());
         request.extend(ttl.get().to_ne_bytes());
-        request.extend(
-            [slot, class, share, 0]
-                .into_iter()
-                .flat_map(u32::to_ne_bytes),
-        );
+        request.extend([slot, probed].into_iter().flat_map(u32::to_ne_bytes));
         run(&mut self.skel.progs.joule_publish, &mut request)
             .with_context(|| format!("publishing cost table {}", table.generation))?;
         self.slot = slot;
@@ -336,15 +326,6 @@ fn run(program: &mut libbpf_rs::ProgramMut, argument: &mut [u8]) -> Result<()> {
         0 => Ok(()),
         refused => bail!("refused with {refused:#x}"),
     }
-}
-
-/// Part of placements in the BPF side's unit, rounded.
-fn probe_share(share: f64) -> u32 {
-    let scale = f64::from(intf::joule_limits_JOULE_PROBE_SCALE);
-    (share.clamp(0.0, 1.0) * scale)
-        .round()
-        .to_u32()
-        .unwrap_or(0)
 }
 
 /// One group's record from the bytes of `struct joule_activity`.

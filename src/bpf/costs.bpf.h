@@ -29,10 +29,14 @@ struct {
 static u32 published_slot = JOULE_STATIC_SLOT;
 static u64 expires_at[2];
 
-/* The class to try now and then, and how many of JOULE_PROBE_SCALE placements. */
+/*
+ * The class that the control loop wants tried, to learn what it costs: until it says otherwise, or
+ * has said nothing for so long, as its samples are seconds apart where there is little to do.
+ */
+#define LONGEST_PROBE_NS 1000000000ULL
+
 static u32 probe_class = JOULE_NO_CLASS;
-static u32 probe_share;
-static u32 probe_credit;
+static u64 probe_until;
 
 static __always_inline u32 current_slot(u64 now)
 {
@@ -97,7 +101,7 @@ static int publish_table(const struct joule_publish *request, u64 now)
 		return err;
 	expires_at[slot & 1] = now + request->ttl_ns;
 	probe_class = request->probe_class;
-	probe_share = min_u32(request->probe_share, JOULE_PROBE_SCALE);
+	probe_until = now + LONGEST_PROBE_NS;
 	/* An atomic exchange orders the table's contents before the word that points to it. */
 	__sync_lock_test_and_set(&published_slot, slot);
 	return 0;

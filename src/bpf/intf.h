@@ -29,7 +29,6 @@ enum joule_limits {
 	JOULE_STATIC_SLOT = 2, /* cost table of the prior; slots 0 and 1 are published */
 	JOULE_NR_SLOTS = 3,
 	JOULE_DELAY_BUCKETS = 32, /* bucket b: waited 2^b to 2^(b+1) us; bucket 0 also less */
-	JOULE_PROBE_SCALE = 1024,
 	JOULE_SHALLOW = 0, /* depths of idle, by length: joule_config.deep_idle_ns divides them */
 	JOULE_DEEP = 1,
 	JOULE_NR_DEPTHS = 2,
@@ -107,12 +106,10 @@ struct joule_publish {
 	u64 generation;	 /* of the table in the slot; must match it */
 	u64 ttl_ns;	 /* after this long without another one, back to the prior */
 	u32 slot;	 /* 0 or 1 */
-	u32 probe_class; /* class to try now and then, JOULE_NO_CLASS for none */
-	u32 probe_share; /* of JOULE_PROBE_SCALE placements */
-	u32 reserved;
+	u32 probe_class; /* class to try, JOULE_NO_CLASS for none */
 };
 
-_Static_assert(sizeof(struct joule_publish) == 32, "joule_publish is 32 bytes");
+_Static_assert(sizeof(struct joule_publish) == 24, "joule_publish is 24 bytes");
 
 /*
  * What a group did since the scheduler started. Busy and idle are counted at

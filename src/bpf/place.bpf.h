@@ -362,7 +362,6 @@ struct survey {
 	u64 generation;	       /* of the table in use */
 	struct demand demand;
 	u32 waker_group; /* JOULE_NO_GROUP when the waker does not sleep */
-	u32 awake_group; /* as the demand has it */
 	u32 probe;	 /* a group of the class to be tried, with an idle CPU and big enough */
 	u32 slot;	 /* table in use */
 	bool compare;	 /* with the prior, which doubles the cost; it is taken to agree else */
@@ -383,6 +382,12 @@ static __noinline u64 group_done_after_ns(u32 group, u64 work_ns, u64 now)
 
 	return done_after_ns(busy_ns, group_waiting(group), work_ns, group_offers(group));
 }
+
+/*
+ * A task is lent to learning where it needs at most this part of what a CPU offers: who needs
+ * more would be late before the clock has risen, and the small ones tell as much.
+ */
+#define PROBE_ROOM 2
 
 /*
  * Prices a group for the task, with an idle CPU or without. A global function:
@@ -419,7 +424,9 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 	consider(&survey->idle, group, fitting, price.run_uw + price.wake_uw);
 	if (survey->compare)
 		consider(&survey->idle_by_prior, group, fitting, by_prior.run_uw + price.wake_uw);
-	if (fitting && settings.steer && group_class(group) == probe_class)
+	if (group_class(group) == probe_class && time_before(survey->demand.now, probe_until) &&
+	    survey->slot != JOULE_STATIC_SLOT &&
+	    survey->demand.need_cap <= group_offers(group) / PROBE_ROOM)
 		survey->probe = group;
 	return 0;
 }
@@ -459,34 +466,43 @@ static u64 groups_to_ask(u32 own_group, u32 waker_group)
 	return asked;
 }
 
+/* One placement in so many is held against the prior's. */
+#define COMPARED_OF 16
+
+static __always_inline bool comparison_is_due(void)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(bpf_get_smp_processor_id());
+
+	return cctx && cctx->decisions++ % COMPARED_OF == 0;
+}
+
 /*
- * Prices groups for the task, which is up to date. `waker_group` is that of a
- * waker which is about to sleep, or JOULE_NO_GROUP.
+ * Prices groups for the task, which is up to date. The survey says, of groups or
+ * JOULE_NO_GROUP: whose the waker is, if about to sleep, and whose CPU has been waked.
  */
-static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u32 waker_group,
-			  u64 now, struct survey *survey)
+static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u64 now,
+			  struct survey *survey)
 {
 	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask();
-	u64 asked = groups_to_ask(tctx->group, waker_group);
+	u64 asked = groups_to_ask(tctx->group, survey->waker_group);
 
 	survey->demand = (struct demand){
 		.need_cap = task_need(tctx),
 		.fitting_cap = fitting_cap(tctx, own_need(tctx)),
 		.pace_cap = tctx->pace_cap,
 		.group = tctx->group,
-		.awake_group = survey->awake_group,
+		.awake_group = survey->demand.awake_group,
 		.util = tctx->util,
 		.interval_ns = tctx->interval_ns,
 		.work_ns = work_of(tctx->run_ns * tctx->pace_cap),
 		.now = now,
 	};
 	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;
-	survey->waker_group = waker_group;
 	survey->probe = JOULE_NO_GROUP;
 	survey->beside_waker = ~0ULL;
 	survey->slot = current_slot(now);
 	survey->generation = table_generation(survey->slot);
-	survey->compare &= survey->slot != JOULE_STATIC_SLOT;
+	survey->compare = survey->slot != JOULE_STATIC_SLOT && comparison_is_due();
 	for (; asked && can_loop; asked &= asked - 1)
 		survey_group(p, idle_cpus, lowest_bit(asked), survey);
 	scx_bpf_put_idle_cpumask(idle_cpus);
@@ -553,27 +569,6 @@ static __always_inline s32 any_cpu_in(struct task_struct *p, u32 group, s32 prev
 	return cpu < topology.nr_cpus ? cpu : prev_cpu;
 }
 
-/* Whether this placement is one of those that the control loop asked to spend on learning. */
-static __always_inline bool probe_is_due(void)
-{
-	/* Lost updates only shift which placements are taken. */
-	probe_credit += probe_share;
-	if (probe_credit < JOULE_PROBE_SCALE)
-		return false;
-	probe_credit -= JOULE_PROBE_SCALE;
-	return true;
-}
-
-/* One placement in so many is held against the prior's. */
-#define COMPARED_OF 16
-
-static __always_inline bool comparison_is_due(void)
-{
-	struct cpu_ctx *cctx = cpu_ctx_of(bpf_get_smp_processor_id());
-
-	return cctx && cctx->decisions++ % COMPARED_OF == 0;
-}
-
 /* Whether the CPU of the group is busy with a task that needs less, and may go elsewhere. */
 static __always_inline bool runs_less(s32 cpu, u32 group, u32 need_cap)
 {
@@ -624,10 +619,8 @@ static __always_inline u32 waked_in_group(const struct task_struct *p, struct ta
 
 	if (!is_idle(cpu) || has_own_clock(group) || !may_use_all(p))
 		tctx->waked_by = 0;
-	else if (cpu != prev_cpu)
-		tctx->waked_by = cpu + 1;
 	else if (tctx->waked_by != cpu + 1)
-		tctx->waked_by = 0;
+		tctx->waked_by = cpu == prev_cpu ? 0 : cpu + 1;
 	return tctx->waked_by ? group : JOULE_NO_GROUP;
 }
 
@@ -636,7 +629,7 @@ static __always_inline s32 claim_awake(const struct survey *survey, u32 group)
 {
 	s32 cpu = bpf_get_smp_processor_id();
 
-	return group == survey->awake_group && core_is_idle(cpu) &&
+	return group == survey->demand.awake_group && core_is_idle(cpu) &&
 			       scx_bpf_test_and_clear_cpu_idle(cpu)
 		       ? cpu
 		       : -ENOENT;
@@ -646,22 +639,22 @@ static __always_inline s32 claim_awake(const struct survey *survey, u32 group)
 static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu,
 			       u64 wake_flags, u64 now)
 {
-	u32 waker_group = JOULE_NO_GROUP, group;
 	struct place place = {.cpu = prev_cpu};
 	struct survey survey;
 	u64 patience_ns;
 	bool probing;
+	u32 group;
 	s32 cpu;
 
 	util_rest(tctx, now);
+	survey.waker_group = JOULE_NO_GROUP;
 	if (wake_flags & SCX_WAKE_SYNC)
-		waker_group = group_of_cpu(bpf_get_smp_processor_id());
-	survey.compare = comparison_is_due();
-	survey.awake_group = waked_in_group(p, tctx, prev_cpu);
-	survey_groups(p, tctx, waker_group, now, &survey);
+		survey.waker_group = group_of_cpu(bpf_get_smp_processor_id());
+	survey.demand.awake_group = waked_in_group(p, tctx, prev_cpu);
+	survey_groups(p, tctx, now, &survey);
 
 	group = decision(&survey.idle);
-	probing = survey.probe != JOULE_NO_GROUP && survey.probe != group && probe_is_due();
+	probing = survey.probe != JOULE_NO_GROUP && survey.probe != group;
 	if (probing)
 		group = survey.probe;
 	cpu = probing ? -ENOENT : wait_where(p, tctx, &survey, prev_cpu, now, &patience_ns);
@@ -738,9 +731,9 @@ static bool kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 	if (!some_cpu_is_idle())
 		return false;
 	util_rest(tctx, now);
-	survey.compare = comparison_is_due();
-	survey.awake_group = JOULE_NO_GROUP;
-	survey_groups(p, tctx, JOULE_NO_GROUP, now, &survey);
+	survey.waker_group = JOULE_NO_GROUP;
+	survey.demand.awake_group = JOULE_NO_GROUP;
+	survey_groups(p, tctx, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)
 		return false;

@@ -4,22 +4,24 @@
 //! more may have changed since.
 //!
 //! Probes come in bursts. What a row tells of a class grows with the square of the part of the work done
-//! there, what it costs only linearly: for a share of 1 %, half a second of all work in 50 s tells a
+//! there, what it costs only linearly: for a share of 1 %, all work of two rows in two hundred tells a
 //! hundred times more than every hundredth placement. It also shows the machine without the class in use,
 //! which tells that class's power from the base under a load that never rests.
 
 use super::cost::{ClassLoad, placement};
 use super::features::float;
 use super::{Model, fit};
-use crate::observation::Probe;
-use crate::units::Nanos;
+use crate::observation::Observation;
 
 /// Part of the energy that probes may cost, by default.
 pub const DEFAULT_BUDGET: f64 = 0.003;
-/// Most of the placements that probes may take.
+/// Most of the work that probes may take.
 pub const MAX_SHARE: f64 = 0.05;
-/// Length of a burst: two samples.
-const BURST_S: f64 = 0.5;
+/// Length of a burst, rows.
+const BURST_ROWS: u32 = 2;
+/// A row of less work than this, s of CPU time, comes from a machine that idles: there would be little to learn
+/// from the next. Where rows take long, the BPF side ends a burst before they do.
+const LEAST_WORK_S: f64 = 0.05;
 /// A ranking stands when the other class is dearer by this many standard deviations (90 %, one-sided).
 const SURE: f64 = 1.28;
 /// Gains below this part of a placement's energy are not worth a probe.
@@ -28,6 +30,15 @@ const WORTH: f64 = 0.03;
 const CHEAPEST: f64 = 0.1;
 /// Task sizes whose ranking matters, capacity units.
 const SIZES: [f64; 6] = [16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
+/// A class that seems dearer than another, and is worth trying.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Probe {
+    /// Its index.
+    pub class: usize,
+    /// Part of all work to spend there, above 0 and at most 1.
+    pub share: f64,
+}
 
 /// The probe that could correct the costliest mistake in the ranking 'cheapest class for a task of size
 /// u', at loads as they are now; `None` when no probe could change it by a gain worth having.
@@ -85,40 +96,39 @@ fn worst_doubt(model: &Model, loads: &[ClassLoad], util: f64) -> Option<Doubt> {
 }
 
 /// Gathers what the budget allows for probes and spends it in bursts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Bursts {
-    /// Time that all placements may go to a probed class.
-    saved_s: f64,
-    probing: bool,
-}
-
-impl Default for Bursts {
-    /// Enough saved for the first burst: nothing is known yet.
-    fn default() -> Self {
-        Self {
-            saved_s: BURST_S,
-            probing: false,
-        }
-    }
+    /// CPU time that may go to a probed class, s; negative while more than that went there. `None`: no
+    /// burst was yet, and the first is granted, as nothing is known.
+    saved_s: Option<f64>,
+    /// Rows to come of the burst that is on.
+    left: u32,
 }
 
 impl Bursts {
-    /// What to probe from now on, after an observation of `elapsed`, when `wanted` is worth it on average.
-    pub fn next(&mut self, wanted: Option<Probe>, elapsed: Nanos) -> Option<Probe> {
-        let seconds = float(elapsed.get()) * 1e-9;
-        self.saved_s = match (self.probing, wanted) {
-            // What fell into an idle time cost nothing.
-            (true, _) => (self.saved_s - seconds).max(0.0),
-            (false, Some(probe)) => (self.saved_s + probe.share * seconds).min(BURST_S),
-            (false, None) => self.saved_s,
+    /// The class to send all placements to that fit there, from now on, after an observation, when `wanted` is
+    /// worth it on average.
+    pub fn next(&mut self, wanted: Option<Probe>, observation: &Observation) -> Option<usize> {
+        let work_s = float(observation.work().get()) * 1e-9;
+        if work_s < LEAST_WORK_S {
+            // What little was tried meanwhile is forgotten.
+            self.left = 0;
+            return None;
+        }
+        let burst_s = f64::from(BURST_ROWS) * work_s;
+        let saved_s = self.saved_s.get_or_insert(burst_s);
+        if self.left > 0 {
+            *saved_s -= work_s;
+            self.left -= 1;
+        } else if let Some(probe) = wanted {
+            *saved_s += probe.share * work_s;
+        }
+        self.left = match (wanted, self.left) {
+            (None, _) => 0,
+            (Some(_), 0) if *saved_s >= burst_s => BURST_ROWS,
+            (Some(_), left) => left,
         };
-        let enough = if self.probing { 0.0 } else { BURST_S };
-        let probe = wanted.filter(|_| self.saved_s > 0.0 && self.saved_s >= enough);
-        self.probing = probe.is_some();
-        probe.map(|probe| Probe {
-            share: 1.0,
-            ..probe
-        })
+        wanted.filter(|_| self.left > 0).map(|probe| probe.class)
     }
 }
 
@@ -126,8 +136,8 @@ impl Bursts {
 mod tests {
     use super::*;
     use crate::model::{ClassShape, OppShape, Prior, Shape};
-    use crate::observation::{ClassActivity, Energy, Meters, Observation};
-    use crate::units::{Capacity, KHz, Microjoules, Microwatts};
+    use crate::observation::{ClassActivity, Energy, Meters};
+    use crate::units::{Capacity, KHz, Microjoules, Microwatts, Nanos};
 
     /// A little and a big class of one CPU each, the big one believed to be dearer by `factor`.
     fn model(factor: u64) -> Model {
@@ -251,22 +261,56 @@ mod tests {
         assert!((curve(&model).uw / known.uw - 1.0).abs() < 0.1);
     }
 
-    #[test]
-    fn bursts_take_all_placements_and_on_average_what_was_allowed() {
+    /// A row of so many ms in which CPUs were busy for so many.
+    fn row((duration_ms, work_ms): (u64, u64)) -> Observation {
+        Observation {
+            duration: Nanos::new(duration_ms * 1_000_000),
+            classes: vec![ClassActivity {
+                busy: vec![Nanos::new(work_ms * 1_000_000)],
+                ..ClassActivity::default()
+            }],
+            ..Observation::default()
+        }
+    }
+
+    /// After which rows, see [`row`], the next one is probed when 1 % may be.
+    fn probed(rows: impl Iterator<Item = (u64, u64)>) -> Vec<bool> {
         let wanted = Some(Probe {
             class: 1,
             share: 0.01,
         });
-        let quarter = Nanos::new(250_000_000);
         let mut bursts = Bursts::default();
-        let probed: Vec<bool> = (0..4000)
-            .map(|_| bursts.next(wanted, quarter))
-            .inspect(|probe| assert!(probe.is_none_or(|probe| probe.share == 1.0)))
-            .map(|probe| probe.is_some())
-            .collect();
+        rows.map(|times| bursts.next(wanted, &row(times)).is_some())
+            .collect()
+    }
+
+    #[test]
+    fn bursts_take_all_placements_and_on_average_what_was_allowed() {
+        let probed = probed(std::iter::repeat_n((250, 300), 4000));
         assert!(probed[0] && probed[1] && !probed[2], "the first at once");
         let part = probed.iter().filter(|probed| **probed).count();
         assert!((38..=44).contains(&part), "{part} of 4000");
-        assert!(Bursts::default().next(None, quarter).is_none());
+        assert_eq!(Bursts::default().next(None, &row((250, 300))), None);
+    }
+
+    #[test]
+    fn bursts_keep_to_what_was_allowed_of_all_work_where_rows_differ() {
+        let works: Vec<u64> = (0..20_000)
+            .map(|row| if row / 90 % 2 == 0 { 100 } else { 4000 })
+            .collect();
+        let probed = probed(works.iter().map(|work| (250, *work)));
+        // What is decided after a row goes for the next one.
+        let tried: u64 = (works.iter().skip(1).zip(&probed))
+            .filter_map(|(work, probed)| probed.then_some(work))
+            .sum();
+        let permille = 1000 * tried / works.iter().sum::<u64>();
+        assert!((8..=12).contains(&permille), "{permille} of 1000");
+    }
+
+    #[test]
+    fn a_machine_that_idles_is_not_probed() {
+        assert!(!probed(std::iter::repeat_n((10_000, 30), 4000)).contains(&true));
+        let falls_idle = probed([(250, 300), (10_000, 30), (10_000, 3)].into_iter());
+        assert_eq!(falls_idle, [true, false, false]);
     }
 }
