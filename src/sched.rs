@@ -9,6 +9,7 @@ mod events;
 use crate::bpf_skel::{BpfSkel, BpfSkelBuilder, types};
 use crate::config::Config;
 use crate::intf;
+use crate::model::steer::Burst;
 use crate::observation::{Activity, CostTable, GroupActivity, IdleActivity, IdleCost, OppCost};
 use crate::stats::Stats;
 use crate::topology::Topology;
@@ -164,14 +165,17 @@ impl<'a> Scheduler<'a> {
     ///
     /// # Errors
     /// When the table is out of range: the costs before it stay.
-    pub fn publish(&mut self, table: &CostTable, probe: Option<usize>, ttl: Nanos) -> Result<()> {
+    pub fn publish(&mut self, table: &CostTable, probe: Option<Burst>, ttl: Nanos) -> Result<()> {
         let slot = 1 - self.slot;
         let tables = &self.skel.maps.cost_tables;
         tables.update(&slot.to_ne_bytes(), &cost_bytes(table)?, MapFlags::ANY)?;
-        let probed = probe.map_or(Ok(intf::joule_limits_JOULE_NO_CLASS), u32::try_from)?;
+        let (probed, probe_for) = match probe {
+            Some(burst) => (u32::try_from(burst.class)?, burst.longest),
+            None => (intf::joule_limits_JOULE_NO_CLASS, Nanos::default()),
+        };
         let mut request = Vec::with_capacity(size_of::<intf::joule_publish>());
-        request.extend(table.generation.to_ne_bytes());
-        request.extend(ttl.get().to_ne_bytes());
+        let head = [table.generation, ttl.get(), probe_for.get()];
+        request.extend(head.into_iter().flat_map(u64::to_ne_bytes));
         request.extend([slot, probed].into_iter().flat_map(u32::to_ne_bytes));
         run(&mut self.skel.progs.joule_publish, &mut request)
             .with_context(|| format!("publishing cost table {}", table.generation))?;

@@ -29,12 +29,7 @@ struct {
 static u32 published_slot = JOULE_STATIC_SLOT;
 static u64 expires_at[2];
 
-/*
- * The class that the control loop wants tried, to learn what it costs: until it says otherwise, or
- * has said nothing for so long, as its samples are seconds apart where there is little to do.
- */
-#define LONGEST_PROBE_NS 1000000000ULL
-
+/* What the control loop wants tried, and until when, unless it says otherwise before. */
 static u32 probe_class = JOULE_NO_CLASS;
 static u64 probe_until;
 
@@ -101,7 +96,7 @@ static int publish_table(const struct joule_publish *request, u64 now)
 		return err;
 	expires_at[slot & 1] = now + request->ttl_ns;
 	probe_class = request->probe_class;
-	probe_until = now + LONGEST_PROBE_NS;
+	probe_until = now + request->probe_ns;
 	/* An atomic exchange orders the table's contents before the word that points to it. */
 	__sync_lock_test_and_set(&published_slot, slot);
 	return 0;

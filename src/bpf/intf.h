@@ -105,11 +105,12 @@ _Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 1456, "joule_cost_tabl
 struct joule_publish {
 	u64 generation;	 /* of the table in the slot; must match it */
 	u64 ttl_ns;	 /* after this long without another one, back to the prior */
+	u64 probe_ns;	 /* for how long to try probe_class, at most until the next one */
 	u32 slot;	 /* 0 or 1 */
-	u32 probe_class; /* class to try, JOULE_NO_CLASS for none */
+	u32 probe_class; /* class to try, to learn what it costs; JOULE_NO_CLASS for none */
 };
 
-_Static_assert(sizeof(struct joule_publish) == 24, "joule_publish is 24 bytes");
+_Static_assert(sizeof(struct joule_publish) == 32, "joule_publish is 32 bytes");
 
 /*
  * What a group did since the scheduler started. Busy and idle are counted at

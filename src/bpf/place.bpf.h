@@ -424,8 +424,8 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 	consider(&survey->idle, group, fitting, price.run_uw + price.wake_uw);
 	if (survey->compare)
 		consider(&survey->idle_by_prior, group, fitting, by_prior.run_uw + price.wake_uw);
-	if (group_class(group) == probe_class && time_before(survey->demand.now, probe_until) &&
-	    survey->slot != JOULE_STATIC_SLOT &&
+	if (fitting && group_class(group) == probe_class &&
+	    time_before(survey->demand.now, probe_until) && survey->slot != JOULE_STATIC_SLOT &&
 	    survey->demand.need_cap <= group_offers(group) / PROBE_ROOM)
 		survey->probe = group;
 	return 0;

@@ -10,7 +10,7 @@ use crate::energy::record::Machine;
 use crate::energy::replay::Replay;
 use crate::energy::select::Source;
 use crate::model::cost::ClassLoad;
-use crate::model::steer::{Bursts, DEFAULT_BUDGET, probe};
+use crate::model::steer::{Burst, Bursts, DEFAULT_BUDGET, probe};
 use crate::model::{ClassShape, Model, Shape, Verdict};
 use crate::observation::{
     Activity, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation,
@@ -32,8 +32,8 @@ const ERROR_WEIGHT: f64 = 0.1;
 pub struct Decision {
     /// The costs.
     pub table: CostTable,
-    /// The class to try with what fits there, to learn what it costs.
-    pub probe: Option<usize>,
+    /// What to try, to learn what it costs.
+    pub probe: Option<Burst>,
 }
 
 /// The meters and the model of one machine.
@@ -178,8 +178,8 @@ impl Control {
         self.observe(&earlier, &activity, meters)
     }
 
-    /// Teaches the model; returns the class to try next.
-    fn learn(&mut self, observation: &Observation) -> Option<usize> {
+    /// Teaches the model; returns what to try next.
+    fn learn(&mut self, observation: &Observation) -> Option<Burst> {
         trace!("{}", serde_json::to_string(observation).unwrap_or_default());
         let expected = self.model.predict(observation).ok();
         match self.model.update(observation) {
@@ -197,7 +197,7 @@ impl Control {
         self.note(observation, expected.map(|expected| expected.uw / 1e6));
         self.loads = self.loads_of(observation);
         let wanted = probe(&self.model, &self.loads, DEFAULT_BUDGET);
-        self.bursts.next(wanted, observation)
+        self.bursts.next(wanted, observation.work())
     }
 
     /// Adds the loop's view of the machine to the scheduler's counters.

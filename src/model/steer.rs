@@ -9,9 +9,8 @@
 //! which tells that class's power from the base under a load that never rests.
 
 use super::cost::{ClassLoad, placement};
-use super::features::float;
 use super::{Model, fit};
-use crate::observation::Observation;
+use crate::units::Nanos;
 
 /// Part of the energy that probes may cost, by default.
 pub const DEFAULT_BUDGET: f64 = 0.003;
@@ -19,9 +18,11 @@ pub const DEFAULT_BUDGET: f64 = 0.003;
 pub const MAX_SHARE: f64 = 0.05;
 /// Length of a burst, rows.
 const BURST_ROWS: u32 = 2;
-/// A row of less work than this, s of CPU time, comes from a machine that idles: there would be little to learn
-/// from the next. Where rows take long, the BPF side ends a burst before they do.
-const LEAST_WORK_S: f64 = 0.05;
+/// A row of less work than this, CPU time, comes from a machine that idles: there would be little to learn from the
+/// next.
+const LEAST_WORK: Nanos = Nanos::new(50_000_000);
+/// Rows take long once there is little to do; a burst ends before they do.
+const LONGEST_BURST: Nanos = Nanos::new(1_000_000_000);
 /// A ranking stands when the other class is dearer by this many standard deviations (90 %, one-sided).
 const SURE: f64 = 1.28;
 /// Gains below this part of a placement's energy are not worth a probe.
@@ -95,40 +96,54 @@ fn worst_doubt(model: &Model, loads: &[ClassLoad], util: f64) -> Option<Doubt> {
         .max_by(|a, b| a.gain.total_cmp(&b.gain))
 }
 
+/// A class to send all placements to that fit there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Burst {
+    /// Its index.
+    pub class: usize,
+    /// For how long at most.
+    pub longest: Nanos,
+}
+
 /// Gathers what the budget allows for probes and spends it in bursts.
+///
+/// It is counted in rows, whatever was done in them: what is saved while there is much to do and spent once
+/// there is little would have a burst begin whenever a load grows light.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bursts {
-    /// CPU time that may go to a probed class, s; negative while more than that went there. `None`: no
-    /// burst was yet, and the first is granted, as nothing is known.
-    saved_s: Option<f64>,
+    /// Rows that may be probed; negative while more were. `None`: no burst was yet, and the first is granted,
+    /// as nothing is known.
+    saved: Option<f64>,
     /// Rows to come of the burst that is on.
     left: u32,
 }
 
 impl Bursts {
-    /// The class to send all placements to that fit there, from now on, after an observation, when `wanted` is
-    /// worth it on average.
-    pub fn next(&mut self, wanted: Option<Probe>, observation: &Observation) -> Option<usize> {
-        let work_s = float(observation.work().get()) * 1e-9;
-        if work_s < LEAST_WORK_S {
+    /// What to try from now on, after a row in which CPUs were busy for `work`, when `wanted` is worth it on
+    /// average.
+    pub fn next(&mut self, wanted: Option<Probe>, work: Nanos) -> Option<Burst> {
+        if work < LEAST_WORK {
             // What little was tried meanwhile is forgotten.
             self.left = 0;
             return None;
         }
-        let burst_s = f64::from(BURST_ROWS) * work_s;
-        let saved_s = self.saved_s.get_or_insert(burst_s);
+        let whole = f64::from(BURST_ROWS);
+        let saved = self.saved.get_or_insert(whole);
         if self.left > 0 {
-            *saved_s -= work_s;
+            *saved -= 1.0;
             self.left -= 1;
         } else if let Some(probe) = wanted {
-            *saved_s += probe.share * work_s;
+            *saved += probe.share;
         }
         self.left = match (wanted, self.left) {
             (None, _) => 0,
-            (Some(_), 0) if *saved_s >= burst_s => BURST_ROWS,
+            (Some(_), 0) if *saved >= whole => BURST_ROWS,
             (Some(_), left) => left,
         };
-        wanted.filter(|_| self.left > 0).map(|probe| probe.class)
+        wanted.filter(|_| self.left > 0).map(|probe| Burst {
+            class: probe.class,
+            longest: LONGEST_BURST,
+        })
     }
 }
 
@@ -136,8 +151,8 @@ impl Bursts {
 mod tests {
     use super::*;
     use crate::model::{ClassShape, OppShape, Prior, Shape};
-    use crate::observation::{ClassActivity, Energy, Meters};
-    use crate::units::{Capacity, KHz, Microjoules, Microwatts, Nanos};
+    use crate::observation::{ClassActivity, Energy, Meters, Observation};
+    use crate::units::{Capacity, KHz, Microjoules, Microwatts};
 
     /// A little and a big class of one CPU each, the big one believed to be dearer by `factor`.
     fn model(factor: u64) -> Model {
@@ -261,36 +276,26 @@ mod tests {
         assert!((curve(&model).uw / known.uw - 1.0).abs() < 0.1);
     }
 
-    /// A row of so many ms in which CPUs were busy for so many.
-    fn row((duration_ms, work_ms): (u64, u64)) -> Observation {
-        Observation {
-            duration: Nanos::new(duration_ms * 1_000_000),
-            classes: vec![ClassActivity {
-                busy: vec![Nanos::new(work_ms * 1_000_000)],
-                ..ClassActivity::default()
-            }],
-            ..Observation::default()
-        }
-    }
-
-    /// After which rows, see [`row`], the next one is probed when 1 % may be.
-    fn probed(rows: impl Iterator<Item = (u64, u64)>) -> Vec<bool> {
+    /// After which rows, each of so many ms of work, the next one is probed when 1 % may be.
+    fn probed(works_ms: impl Iterator<Item = u64>) -> Vec<bool> {
         let wanted = Some(Probe {
             class: 1,
             share: 0.01,
         });
         let mut bursts = Bursts::default();
-        rows.map(|times| bursts.next(wanted, &row(times)).is_some())
+        works_ms
+            .map(|work| bursts.next(wanted, Nanos::new(work * 1_000_000)))
+            .map(|burst| burst.is_some())
             .collect()
     }
 
     #[test]
     fn bursts_take_all_placements_and_on_average_what_was_allowed() {
-        let probed = probed(std::iter::repeat_n((250, 300), 4000));
+        let probed = probed(std::iter::repeat_n(300, 4000));
         assert!(probed[0] && probed[1] && !probed[2], "the first at once");
         let part = probed.iter().filter(|probed| **probed).count();
         assert!((38..=44).contains(&part), "{part} of 4000");
-        assert_eq!(Bursts::default().next(None, &row((250, 300))), None);
+        assert_eq!(Bursts::default().next(None, LEAST_WORK), None);
     }
 
     #[test]
@@ -298,7 +303,7 @@ mod tests {
         let works: Vec<u64> = (0..20_000)
             .map(|row| if row / 90 % 2 == 0 { 100 } else { 4000 })
             .collect();
-        let probed = probed(works.iter().map(|work| (250, *work)));
+        let probed = probed(works.iter().copied());
         // What is decided after a row goes for the next one.
         let tried: u64 = (works.iter().skip(1).zip(&probed))
             .filter_map(|(work, probed)| probed.then_some(work))
@@ -308,9 +313,16 @@ mod tests {
     }
 
     #[test]
+    fn a_load_that_grows_light_is_not_probed_for_what_was_saved_before() {
+        let heavy = std::iter::repeat_n(4000, 102);
+        let probed = probed(heavy.chain(std::iter::repeat_n(100, 90)));
+        assert_eq!(probed.iter().filter(|probed| **probed).count(), 2);
+    }
+
+    #[test]
     fn a_machine_that_idles_is_not_probed() {
-        assert!(!probed(std::iter::repeat_n((10_000, 30), 4000)).contains(&true));
-        let falls_idle = probed([(250, 300), (10_000, 30), (10_000, 3)].into_iter());
+        assert!(!probed(std::iter::repeat_n(30, 4000)).contains(&true));
+        let falls_idle = probed([300, 30, 3].into_iter());
         assert_eq!(falls_idle, [true, false, false]);
     }
 }
