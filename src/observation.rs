@@ -176,6 +176,15 @@ pub struct CostTable {
     pub classes: Vec<ClassCost>,
 }
 
+/// A class to try, to learn what it costs: all placements go there that fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Burst {
+    /// Its index, in the topology's order.
+    pub class: usize,
+    /// For how long at most.
+    pub longest: Nanos,
+}
+
 /// Why a [`CostTable`] must not be published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {

@@ -9,8 +9,9 @@ mod events;
 use crate::bpf_skel::{BpfSkel, BpfSkelBuilder, types};
 use crate::config::Config;
 use crate::intf;
-use crate::model::steer::Burst;
-use crate::observation::{Activity, CostTable, GroupActivity, IdleActivity, IdleCost, OppCost};
+use crate::observation::{
+    Activity, Burst, CostTable, GroupActivity, IdleActivity, IdleCost, OppCost,
+};
 use crate::stats::Stats;
 use crate::topology::Topology;
 use crate::units::Nanos;

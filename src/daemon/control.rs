@@ -10,10 +10,10 @@ use crate::energy::record::Machine;
 use crate::energy::replay::Replay;
 use crate::energy::select::Source;
 use crate::model::cost::ClassLoad;
-use crate::model::steer::{Burst, Bursts, DEFAULT_BUDGET, probe};
+use crate::model::steer::{Bursts, DEFAULT_BUDGET, probe};
 use crate::model::{ClassShape, Model, Shape, Verdict};
 use crate::observation::{
-    Activity, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation,
+    Activity, Burst, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation,
 };
 use crate::stats::{ClassStats, Stats, UNKNOWN};
 use crate::sysroot::SysRoot;

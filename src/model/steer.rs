@@ -10,6 +10,7 @@
 
 use super::cost::{ClassLoad, placement};
 use super::{Model, fit};
+use crate::observation::Burst;
 use crate::units::Nanos;
 
 /// Part of the energy that probes may cost, by default.
@@ -94,15 +95,6 @@ fn worst_doubt(model: &Model, loads: &[ClassLoad], util: f64) -> Option<Doubt> {
         })
         .filter(|doubt| doubt.gain > WORTH && doubt.price.is_finite() && doubt.price > 0.0)
         .max_by(|a, b| a.gain.total_cmp(&b.gain))
-}
-
-/// A class to send all placements to that fit there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Burst {
-    /// Its index.
-    pub class: usize,
-    /// For how long at most.
-    pub longest: Nanos,
 }
 
 /// Gathers what the budget allows for probes and spends it in bursts.
