@@ -25,9 +25,9 @@
  * table. Utilisation may be one update old.
  *
  * Limits: no group is a home whose CPUs have clocks of their own (nobody waits there), or that has
- * one CPU; who may not use every CPU, or is taken for less than it needs by a user's clamp, goes by
- * prices, and so do all where the profile has no patience. What the tasks use that do not fit
- * counts, too: beside a big one the small ones go by prices.
+ * one CPU; who may not use every CPU, or is kept small by a user's clamp, goes by prices, and so do
+ * all where the profile has no patience. What the tasks use that do not fit counts, too: beside a
+ * big one the small ones go by prices.
  */
 #ifndef __JOULE_HOME_BPF_H
 #define __JOULE_HOME_BPF_H

@@ -542,8 +542,8 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 	survey->generation = table_generation(survey->slot);
 	survey->compare = survey->slot != JOULE_STATIC_SLOT && comparison_is_due();
 	survey->home = JOULE_NO_GROUP;
-	/* Whom a user's clamp keeps small goes by prices: it would use more. */
-	if (wakes && own_need(tctx) <= tctx->most_cap)
+	/* Whom a user's clamp keeps small goes by prices: it may use more than it is taken for. */
+	if (wakes && tctx->most_cap >= CAPACITY_SCALE)
 		survey->home = home_of(p, &survey->demand, survey->slot, idle_cpus);
 	for (asked = groups_to_ask(survey); asked && can_loop; asked &= asked - 1)
 		survey_group(p, idle_cpus, lowest_bit(asked), survey);
