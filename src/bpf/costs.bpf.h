@@ -83,24 +83,23 @@ static int prepare_table(u32 slot, u64 generation)
 	return 0;
 }
 
-/* Makes the filled slot ready that nobody reads: 0, or -EINVAL. */
-static int prepare_request(const struct joule_publish *request)
+/* Makes a filled slot current: 0, or -EINVAL and everything stays as it was. */
+static int publish_table(const struct joule_publish *request, u64 now)
 {
 	u32 slot = request->slot;
+	int err;
 
 	if (slot >= JOULE_STATIC_SLOT || slot == READ_ONCE(published_slot))
 		return -EINVAL;
-	return prepare_table(slot, request->generation);
-}
-
-/* Makes the slot current, which is ready. */
-static void use_request(const struct joule_publish *request, u64 now)
-{
-	expires_at[request->slot & 1] = now + request->ttl_ns;
+	err = prepare_table(slot, request->generation);
+	if (err)
+		return err;
+	expires_at[slot & 1] = now + request->ttl_ns;
 	probe_class = request->probe_class;
 	probe_until = now + request->probe_ns;
 	/* An atomic exchange orders the table's contents before the word that points to it. */
-	__sync_lock_test_and_set(&published_slot, request->slot);
+	__sync_lock_test_and_set(&published_slot, slot);
+	return 0;
 }
 
 #endif /* __JOULE_COSTS_BPF_H */

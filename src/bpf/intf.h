@@ -43,7 +43,7 @@ struct joule_config {
 	u32 headroom_pct;   /* capacity asked for per capacity needed, 125 = a quarter more */
 	u32 hysteresis_pct; /* saving that a task must promise to leave its group */
 	u32 steer;	    /* 0: never use a published table */
-	u32 patience_us;    /* a task may wait this long to save all its energy, or at home */
+	u32 patience_us;    /* a task may be kept waiting this long to save all its energy */
 };
 
 _Static_assert(sizeof(struct joule_config) == 40, "joule_config is 40 bytes");

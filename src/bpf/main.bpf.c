@@ -80,7 +80,6 @@ static __always_inline void count_delay(u64 waited_ns)
 #include "costs.bpf.h"
 #include "account.bpf.h"
 #include "activity.bpf.h"
-#include "home.bpf.h"
 #include "share.bpf.h"
 #include "place.bpf.h"
 #include "queue.bpf.h"
@@ -521,25 +520,18 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(joule_init)
 		if (cctx)
 			note_clock(cctx, i, scx_bpf_now());
 	}
-	err = prepare_table(JOULE_STATIC_SLOT, table_generation(JOULE_STATIC_SLOT));
-	if (!err)
-		choose_home(JOULE_STATIC_SLOT);
-	return err;
+	return prepare_table(JOULE_STATIC_SLOT, table_generation(JOULE_STATIC_SLOT));
 }
 
 /* Run by the control loop: makes the table in a slot current. */
 SEC("syscall")
 int joule_publish(struct joule_publish *request)
 {
-	int err = prepare_request(request);
+	int err = publish_table(request, scx_bpf_now());
 
-	if (err) {
+	if (err)
 		count(JOULE_TABLES_REFUSED);
-		return err;
-	}
-	choose_home(request->slot);
-	use_request(request, scx_bpf_now());
-	return 0;
+	return err;
 }
 
 /* Run by the control loop before it reads: closes the open intervals at one instant, which it

@@ -384,67 +384,6 @@ static inline __attribute__((always_inline)) u32 run_at(const struct joule_cost_
 	return opp_index(row->run_at[opp_for(row, wanted_cap)]);
 }
 
-/* More than any work costs. */
-#define UNKNOWN_UW (1ULL << 48)
-
-/* What work costs where it is cheapest, by a CPU that is awake alone: uW for all of CAPACITY_SCALE.
- */
-static inline __attribute__((always_inline)) u64 cheapest_work_uw(const struct joule_cost_row *row)
-{
-	u64 least = UNKNOWN_UW;
-	u32 i;
-
-	for (i = 0; i < JOULE_MAX_OPPS; i++) {
-		u64 power = (u64)row->busy_uw[i] + row->shared_uw[i];
-		u64 here = power * CAPACITY_SCALE / max_u32(row->capacity[i], 1);
-
-		least += (here - least) & -(u64)(is_less(i, row->nr_opps) & is_less(here, least));
-	}
-	return least;
-}
-
-/*
- * What tasks may use of CPUs that offer so much each, if they are to have no others: they wake
- * together, and each CPU must offer half as much again as its share.
- */
-static inline __attribute__((always_inline)) u32 usable_cap(u32 nr_cpus, u32 capacity)
-{
-	return nr_cpus * capacity * 2 / 3;
-}
-
-/* A group that has little to do draws half as much again as for its work, to be waked and awake. */
-#define LITTLE_WORK_PCT 150
-
-/* What a group is worth that does all there is to do. */
-struct alone {
-	u64 saved_uw; /* at most, when it does as much as it should */
-	u32 most_cap; /* that all tasks may use; 0: they should always use other groups, too */
-};
-
-/*
- * A group used alone, where the same work costs `elsewhere_uw` for all of CAPACITY_SCALE, should
- * have the OPP at which its CPUs, all of them busy, draw least beside what their work would cost
- * elsewhere: a faster one would spend more on what it does more than that costs there.
- */
-static inline __attribute__((always_inline)) struct alone
-used_alone(const struct joule_cost_row *row, u32 nr_cpus, u64 elsewhere_uw)
-{
-	u64 zero = 1ULL << 60, most = zero; /* what is saved may be negative */
-	u32 best_cap = 0, i;
-
-	for (i = 0; i < JOULE_MAX_OPPS; i++) {
-		u64 spent = (u64)nr_cpus * row->busy_uw[i] + row->shared_uw[i];
-		u64 work = nr_cpus * row->capacity[i];
-		u64 saved =
-			zero + work * elsewhere_uw / CAPACITY_SCALE * LITTLE_WORK_PCT / 100 - spent;
-		u32 better = is_less(i, row->nr_opps) & is_less(most, saved);
-
-		most += (saved - most) & -(u64)better;
-		best_cap += (row->capacity[i] - best_cap) & -better;
-	}
-	return (struct alone){.saved_uw = most - zero, .most_cap = usable_cap(nr_cpus, best_cap)};
-}
-
 /*
  * What to ask a governor for that takes the slowest OPP which offers it, so that it takes the one
  * where work is cheapest: halfway between that and the next slower one, as what it knows of

@@ -68,20 +68,6 @@ static __always_inline u32 group_class(u32 group)
 	return info ? info->class : JOULE_NO_CLASS;
 }
 
-/* The groups of the class, as a set; empty for a number that is no class. */
-static __always_inline u64 groups_of_class(u32 class)
-{
-	const volatile u64 *groups = MEMBER_VPTR(topology.class_groups, [class]);
-
-	return groups ? *groups : 0;
-}
-
-/* Whether the set has more than one group. */
-static __always_inline bool has_several(u64 groups)
-{
-	return groups & (groups - 1);
-}
-
 /* Time since a stamp; 0 when the stamp is ahead (clocks of two CPUs differ a little). */
 static __always_inline u64 elapsed_ns(u64 now, u64 since)
 {

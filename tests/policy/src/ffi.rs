@@ -103,31 +103,6 @@ unsafe extern "C" {
         shared_uw: &Column,
         delivered_cap: u32,
     ) -> u32;
-    #[link_name = "policy_cheapest_work_uw"]
-    pub safe fn cheapest_work_uw(
-        nr_opps: u32,
-        capacity: &Column,
-        busy_uw: &Column,
-        shared_uw: &Column,
-    ) -> u64;
-    #[link_name = "policy_saved_alone_uw"]
-    pub safe fn saved_alone_uw(
-        nr_opps: u32,
-        capacity: &Column,
-        busy_uw: &Column,
-        shared_uw: &Column,
-        nr_cpus: u32,
-        elsewhere_uw: u64,
-    ) -> u64;
-    #[link_name = "policy_most_alone_cap"]
-    pub safe fn most_alone_cap(
-        nr_opps: u32,
-        capacity: &Column,
-        busy_uw: &Column,
-        shared_uw: &Column,
-        nr_cpus: u32,
-        elsewhere_uw: u64,
-    ) -> u32;
     #[link_name = "policy_row_is_sound"]
     pub safe fn row_is_sound(
         nr_opps: u32,

@@ -281,24 +281,6 @@ impl Row {
         )
     }
 
-    /// What all of [`CAPACITY_SCALE`] costs where work is cheapest, uW.
-    #[must_use]
-    pub fn cheapest_work_uw(&self) -> u64 {
-        ffi::cheapest_work_uw(self.nr_opps, &self.capacity, &self.busy_uw, &self.shared_uw)
-    }
-
-    /// What a group of `nr_cpus` of this class saves at most when it is used alone, uW, where all of
-    /// [`CAPACITY_SCALE`] costs `elsewhere_uw` elsewhere; and the most that all tasks together may use then.
-    #[must_use]
-    pub fn used_alone(&self, nr_cpus: u32, elsewhere_uw: u64) -> (u64, u32) {
-        let (nr_opps, capacity) = (self.nr_opps, &self.capacity);
-        let (busy_uw, shared_uw) = (&self.busy_uw, &self.shared_uw);
-        (
-            ffi::saved_alone_uw(nr_opps, capacity, busy_uw, shared_uw, nr_cpus, elsewhere_uw),
-            ffi::most_alone_cap(nr_opps, capacity, busy_uw, shared_uw, nr_cpus, elsewhere_uw),
-        )
-    }
-
     /// Whether the row may be used.
     #[must_use]
     pub fn is_sound(&self) -> bool {

@@ -223,30 +223,6 @@ u32 policy_nearest_opp(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, con
 	return nearest_opp(&row, delivered_cap);
 }
 
-u64 policy_cheapest_work_uw(u32 nr_opps, const u32 *capacity, const u32 *busy_uw,
-			    const u32 *shared_uw)
-{
-	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
-
-	return cheapest_work_uw(&row);
-}
-
-u64 policy_saved_alone_uw(u32 nr_opps, const u32 *capacity, const u32 *busy_uw,
-			  const u32 *shared_uw, u32 nr_cpus, u64 elsewhere_uw)
-{
-	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
-
-	return used_alone(&row, nr_cpus, elsewhere_uw).saved_uw;
-}
-
-u32 policy_most_alone_cap(u32 nr_opps, const u32 *capacity, const u32 *busy_uw,
-			  const u32 *shared_uw, u32 nr_cpus, u64 elsewhere_uw)
-{
-	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);
-
-	return used_alone(&row, nr_cpus, elsewhere_uw).most_cap;
-}
-
 int policy_row_is_sound(u32 nr_opps, const u32 *capacity, const u32 *busy_uw, const u32 *shared_uw)
 {
 	struct joule_cost_row row = row_of(nr_opps, capacity, busy_uw, shared_uw);

@@ -382,31 +382,6 @@ proptest! {
     }
 
     #[test]
-    fn the_least_cost_of_work_is_that_of_a_cpu_awake_alone((opps, row) in rows(1..=32)) {
-        let costs = opps.iter().zip(row.busy_uw).zip(row.shared_uw).map(|((cap, busy), shared)| {
-            (u64::from(busy) + u64::from(shared)) * u64::from(CAPACITY_SCALE) / u64::from(*cap)
-        });
-        prop_assert_eq!(Some(row.cheapest_work_uw()), costs.min());
-    }
-
-    #[test]
-    fn a_group_used_alone_has_the_opp_that_saves_most_of_what_work_costs_elsewhere_and_half_again(
-        (opps, row) in rows(1..=32), nr_cpus in 1..=1024u32, scale in 0..=40u32, part in 0..=1024u64,
-    ) {
-        let elsewhere_uw = (part << scale) / 1024;
-        let (saved_uw, most_cap) = row.used_alone(nr_cpus, elsewhere_uw);
-        let saved = |(opp, cap): (usize, &u32)| {
-            let spent = i128::from(nr_cpus) * i128::from(row.busy_uw[opp]) + i128::from(row.shared_uw[opp]);
-            let work = i128::from(nr_cpus) * i128::from(*cap);
-            work * i128::from(elsewhere_uw) / i128::from(CAPACITY_SCALE) * 150 / 100 - spent
-        };
-        // the slowest of equals
-        let best = opps.iter().enumerate().rev().max_by_key(|it| saved(*it)).unwrap();
-        let expected_cap = if saved(best) > 0 { nr_cpus * best.1 * 2 / 3 } else { 0 };
-        prop_assert_eq!((i128::from(saved_uw), most_cap), (saved(best).max(0), expected_cap));
-    }
-
-    #[test]
     fn the_nearest_opp_is_nearest_and_of_two_the_faster((opps, row) in rows(1..=32)) {
         for delivered_cap in wanted() {
             let chosen = row.nearest_opp(delivered_cap) as usize;
@@ -424,7 +399,6 @@ proptest! {
         prop_assert_eq!(row.opp_for(cap), 0);
         prop_assert_eq!(row.run_at(cap), 0);
         prop_assert_eq!(row.nearest_opp(cap), 0);
-        prop_assert_eq!(row.used_alone(4, 1 << 40), (0, 0));
         let idle = Load { sum_cap: 0, ..load };
         prop_assert_eq!(row.group_power_uw(&idle), 0);
     }
