@@ -111,6 +111,7 @@ impl Model {
 
     /// Learns one observation.
     pub fn update(&mut self, observation: &Observation) -> Verdict {
+        self.terms.follow(self.filter.mean());
         let rows = match self.terms.rows(observation) {
             Ok(rows) => rows,
             Err(reason) => return Verdict::Rejected(reason),

@@ -69,7 +69,7 @@ impl PowerModel {
             wake_j: terms.wake.iter().map(|&index| at(index)).collect(),
             cluster_wake_j: terms.cluster_wake.map_or(0.0, at),
             sibling_w: (terms.sibling.iter())
-                .flat_map(|&sibling| terms.drive.iter().map(move |drive| at(sibling) * drive))
+                .flat_map(|&sibling| terms.saving.iter().map(move |saving| at(sibling) * saving))
                 .collect(),
         };
         Self {
