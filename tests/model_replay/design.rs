@@ -166,7 +166,6 @@ impl Columns {
         CostTable {
             generation: 0,
             classes: classes.map(class).collect(),
-            home: None,
         }
     }
 }

@@ -178,7 +178,6 @@ impl Machine {
         CostTable {
             generation: 0,
             classes: self.classes.iter().enumerate().map(class).collect(),
-            home: None,
         }
     }
 
