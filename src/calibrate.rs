@@ -28,7 +28,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use load::Loads;
 use log::debug;
 use num_traits::ToPrimitive;
-use plan::{Step, plan};
+use plan::{Load, Step, plan};
 use progress::Progress;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::io::Write;
@@ -89,11 +89,13 @@ pub fn run(args: &CalibrateArgs, sys: &SysRoot, stop: &Receiver<()>) -> Result<E
     stay_aside(&topology);
     let mut progress = Progress::new(&steps, visit);
     let mut loads = Loads::new(args.load.clone());
+    let mut sound = 0;
     let mut observations = Vec::new();
     for step in &steps {
         progress.show(step);
         clocks.set(step)?;
-        let started = loads.only(&step.cpus)?;
+        let cpus = step.loads.iter().flat_map(|load| &load.cpus);
+        let started = loads.only(&cpus.copied().collect::<Vec<_>>())?;
         let settling = visit.mul_f64(SETTLING);
         if wait(
             stop,
@@ -119,18 +121,20 @@ pub fn run(args: &CalibrateArgs, sys: &SysRoot, stop: &Receiver<()>) -> Result<E
             }
         }
         loads.check()?;
-        if let Some(observation) = &seen
-            && step.class.is_none()
-        {
-            progress.idle(observation);
+        let Some(observation) = seen else { continue };
+        sound += 1;
+        if step.loads.is_empty() {
+            progress.idle(&observation);
         }
-        observations.extend(seen);
+        if step.counts {
+            observations.push(observation);
+        }
     }
     drop(loads);
     drop(clocks);
     progress.finish();
-    let (sound, wanted) = (observations.len(), steps.len());
-    if sound.to_f64() < wanted.to_f64().map(|wanted| ENOUGH * wanted) {
+    let wanted = steps.len();
+    if f64::from(sound) < ENOUGH * wanted.to_f64().unwrap_or(f64::INFINITY) {
         bail!(
             "the energy meter gave a sound reading in only {sound} of {wanted} steps; nothing is saved"
         );
@@ -269,8 +273,8 @@ struct Clocks {
     policies: Vec<Vec<String>>,
     /// Per class: the highest frequency that the user allows; `None` where limits cannot be set.
     ceilings: Vec<Option<KHz>>,
-    /// The class that is held at a frequency.
-    held: Option<(usize, KHz)>,
+    /// The classes that are held at a frequency.
+    held: Vec<(usize, KHz)>,
 }
 
 impl Clocks {
@@ -304,24 +308,35 @@ impl Clocks {
             knobs,
             policies,
             ceilings,
-            held: None,
+            held: Vec::new(),
         })
     }
 
-    /// Holds the step's class at the step's frequency, and all others at what they were.
+    /// Holds the step's classes at the step's frequencies, and all others at what they were.
     fn set(&mut self, step: &Step) -> Result<()> {
-        let wanted = step.class.zip(step.khz);
-        if self.held.map(|(class, _)| class) != step.class {
+        let clock = |load: &Load| Some((load.class, load.khz?));
+        let wanted: Vec<_> = step.loads.iter().filter_map(clock).collect();
+        let is_wanted = |held: usize| wanted.iter().any(|(class, _)| *class == held);
+        if !self.held.iter().all(|(class, _)| is_wanted(*class)) {
             self.knobs.restore();
-            self.held = None;
+            self.held.clear();
         }
-        let Some((class, khz)) = wanted.filter(|_| self.held != wanted) else {
+        for &(class, khz) in &wanted {
+            let held = self.held.iter().find(|(held, _)| *held == class);
+            self.hold(class, khz, held.map(|(_, khz)| *khz))?;
+        }
+        self.held = wanted;
+        Ok(())
+    }
+
+    /// Holds a class at a frequency; it was held at another one, or not at all.
+    fn hold(&mut self, class: usize, khz: KHz, before: Option<KHz>) -> Result<()> {
+        if before == Some(khz) {
             return Ok(());
-        };
+        }
         // The lower limit must never be above the upper one. It is set first at the beginning, so that it is
         // put back last.
-        let rising = self.held.is_some_and(|(_, before)| khz > before);
-        let limits = match rising {
+        let limits = match before.is_some_and(|before| khz > before) {
             true => ["scaling_max_freq", "scaling_min_freq"],
             false => ["scaling_min_freq", "scaling_max_freq"],
         };
@@ -331,7 +346,6 @@ impl Clocks {
                     .set(&format!("{directory}/{limit}"), &khz.get().to_string())?;
             }
         }
-        self.held = wanted;
         Ok(())
     }
 }

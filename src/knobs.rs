@@ -20,8 +20,13 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Component, Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const JOURNAL: &str = "knobs.journal";
+/// How long a knob may take to show what was asked for. cpufreq's limits are applied by a kernel thread
+/// (`schedule_work` in drivers/cpufreq/cpufreq.c) and show what was before until that has run.
+const SETTLING: Duration = Duration::from_millis(20);
 const BOOT: &str = "proc/sys/kernel/random/boot_id";
 
 /// Knobs turned, to be put back in the reverse order in which each was first turned.
@@ -145,8 +150,7 @@ impl Knobs {
             Some(known) => *known = held,
             None => self.held.push(held),
         }
-        write(&self.sys, knob, value)?;
-        let shown = read(&self.sys, knob)?;
+        let shown = turn(&self.sys, knob, value)?;
         if let Some(held) = self.held.iter_mut().find(|held| held.knob == knob) {
             held.shown = Some(shown.clone());
         }
@@ -276,8 +280,7 @@ fn judge(held: &Held, now: &str, reassert: impl FnOnce() -> Option<String>) -> J
 }
 
 fn reassert(sys: &SysRoot, held: &Held) -> Option<String> {
-    write(sys, &held.knob, &held.asked).ok()?;
-    read(sys, &held.knob).ok()
+    turn(sys, &held.knob, &held.asked).ok()
 }
 
 /// Puts one knob back and says what is remarkable about it.
@@ -286,7 +289,7 @@ fn put_back(sys: &SysRoot, held: &Held) {
         .and_then(|()| read(sys, &held.knob))
         .and_then(|now| match judge(held, &now, || reassert(sys, held)) {
             Judgement::Restored => Ok(()),
-            Judgement::Ours => write(sys, &held.knob, &held.before),
+            Judgement::Ours => turn(sys, &held.knob, &held.before).map(drop),
             Judgement::Theirs => {
                 let (knob, before) = (&held.knob, &held.before);
                 warn!("{knob} was changed to '{now}' by something else and stays so; it was '{before}' before");
@@ -315,6 +318,19 @@ fn check(sys: &SysRoot, knob: &str) -> Result<()> {
                 "no knob: expected a file below /sys",
             ),
         )),
+    }
+}
+
+/// Sets a knob and tells what it shows then: what was asked for, or, after [`SETTLING`], anything else.
+fn turn(sys: &SysRoot, knob: &str, value: &str) -> Result<String> {
+    write(sys, knob, value)?;
+    let begun = Instant::now();
+    loop {
+        let shown = read(sys, knob)?;
+        if shown == value || begun.elapsed() >= SETTLING {
+            return Ok(shown);
+        }
+        thread::sleep(SETTLING / 20);
     }
 }
 

@@ -1,7 +1,7 @@
 //! How far a calibration is: one line that is rewritten on a terminal, else a line for each class.
 
 use super::DISTURBED;
-use super::plan::{IDLE_FIRST, Step};
+use super::plan::{IDLE_FIRST, Load, Step};
 use crate::observation::Observation;
 use num_traits::ToPrimitive;
 use std::io::{IsTerminal, Write};
@@ -44,28 +44,22 @@ impl Progress {
     }
 
     pub fn show(&mut self, step: &Step) {
-        let what = match (step.class, step.khz) {
-            (None, _) => "idle".to_owned(),
-            (Some(class), khz) => {
-                let clock = khz.map(|khz| format!(" at {} MHz", khz.get() / 1000));
-                let cpus = step.cpus.len();
-                let plural = if cpus == 1 { "" } else { "s" };
-                format!(
-                    "class {class}, {cpus} CPU{plural}{}",
-                    clock.unwrap_or_default()
-                )
-            }
+        let what = match step.loads.as_slice() {
+            [] => "idle".to_owned(),
+            loads => loads.iter().map(name).collect::<Vec<_>>().join(" and "),
         };
         if self.terminal {
             let full = BAR * self.done / self.steps.max(1);
             let bar = format!("{}{}", "#".repeat(full), ".".repeat(BAR - full.min(BAR)));
-            eprint!("\r[{bar}] {:3} s left: {what:36}", self.left());
+            eprint!("\r[{bar}] {:3} s left: {what:60}", self.left());
             // Progress that cannot be shown is no reason to stop.
             let _ = std::io::stderr().flush();
-        } else if step.class.is_some() && step.class != self.class {
+        } else if let Some(load) = step.loads.first()
+            && self.class != Some(load.class)
+        {
             eprintln!("{what} ...; {} s left", self.left());
+            self.class = Some(load.class);
         }
-        self.class = step.class.or(self.class);
         self.done += 1;
     }
 
@@ -95,4 +89,12 @@ impl Progress {
     pub fn finish(&self) {
         self.line();
     }
+}
+
+fn name(load: &Load) -> String {
+    let cpus = load.cpus.len();
+    let plural = if cpus == 1 { "" } else { "s" };
+    let clock = load.khz.map(|khz| format!(" at {} MHz", khz.get() / 1000));
+    let clock = clock.unwrap_or_default();
+    format!("class {}, {cpus} CPU{plural}{clock}", load.class)
 }

@@ -57,8 +57,8 @@ fn guest(name: &str, script: &str) -> Guest<'static> {
         .script(&format!("{HEAD}{script}"))
 }
 
-/// What the power of an operating point may be off by, relative to it. The machine's own work, which wakes idle
-/// clusters and stops where a CPU is busy, makes the smallest powers look up to 3 % smaller.
+/// What the power of an operating point may be off by, relative to it. The machine's own work, which differs from
+/// visit to visit by up to 1.5 mW, makes the smallest powers look up to 2.6 % smaller or 2.2 % greater.
 const PART: f64 = 0.04;
 
 /// Power of each operating point in uW above idle: the exported one and the machine's own.
