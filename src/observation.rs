@@ -14,6 +14,8 @@ pub const MAX_IDLE_DEPTHS: usize = 2;
 pub const MAX_POWER_UW: u32 = 1_000_000_000;
 /// Largest wake-up energy in a [`CostTable`]: 1 J in nJ.
 pub const MAX_WAKE_NJ: u32 = 1_000_000_000;
+/// Most that all CPUs that this scheduler runs on offer, capacity units.
+const MAX_HOME_CAP: u32 = 1 << 20;
 
 /// Where an energy came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,13 +169,24 @@ pub struct ClassCost {
     pub cluster_wake_nj: u32,
 }
 
+/// Where all work goes while it is little, rather than to wherever each task is cheapest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    /// Index of the class, in the topology's order; its first group is meant.
+    pub class: usize,
+    /// What all tasks together may use there, capacity units, 1..=2^20.
+    pub most_cap: u32,
+}
+
 /// What is published to BPF: the cost of work on each class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CostTable {
-    /// Grows by one whenever any cost changes; equal generations hold equal costs.
+    /// Grows by one whenever any cost or the home changes; equal generations hold equal costs.
     pub generation: u64,
     /// One entry per class, in the topology's order.
     pub classes: Vec<ClassCost>,
+    /// `None`: each task always goes where it is cheapest.
+    pub home: Option<Home>,
 }
 
 /// A class to try, to learn what it costs: all placements go there that fit.
@@ -219,6 +232,12 @@ impl CostTable {
         count("classes", self.classes.len(), 1, MAX_CLASSES)?;
         for (class, cost) in self.classes.iter().enumerate() {
             cost.check(class)?;
+        }
+        if let Some(home) = self.home {
+            let class = u32::try_from(home.class).unwrap_or(u32::MAX);
+            let classes = u32::try_from(self.classes.len()).unwrap_or(u32::MAX);
+            range("the home's class".into(), class, 0, classes - 1)?;
+            range("the home's limit".into(), home.most_cap, 1, MAX_HOME_CAP)?;
         }
         Ok(())
     }
@@ -294,6 +313,10 @@ mod tests {
                 idle: vec![IdleCost::default(); MAX_IDLE_DEPTHS],
                 cluster_wake_nj: 0,
             }],
+            home: Some(Home {
+                class: 0,
+                most_cap: 500,
+            }),
         }
     }
 

@@ -30,10 +30,11 @@ pub struct Profile {
     /// group it last ran in, whose caches are warm. 0..=50.
     pub hysteresis_pct: u32,
     /// How long a task may be kept waiting for a busy CPU rather than wake an idle one, if that saved all of
-    /// its energy; for a part of it, that part of the time. 0..=20000 µs; 0: never.
+    /// its energy; for a part of it, that part of the time. While little is to be done, also rather than wake another
+    /// cluster than the one that does it all. 0..=20000 µs; 0: never.
     pub patience_us: u32,
     /// One wake-up in twenty may wait longer than this for a CPU; where more do, clocks rise and nothing waits by
-    /// choice. 100..=100000 µs.
+    /// choice to save a part of its energy. 100..=100000 µs.
     pub wait_us: u64,
 }
 

@@ -386,20 +386,20 @@ fn cost_bytes(table: &CostTable) -> Result<Vec<u8>> {
         words.resize(words.len().next_multiple_of(row_words), 0);
     }
     words.resize(max_classes * row_words, 0);
-    let rows = words.into_iter().flat_map(u32::to_ne_bytes);
-    Ok(table
-        .generation
-        .to_ne_bytes()
-        .into_iter()
-        .chain(rows)
-        .collect())
+    let home = match table.home {
+        Some(home) => [u32::try_from(home.class)?, home.most_cap],
+        None => [intf::joule_limits_JOULE_NO_CLASS, 0],
+    };
+    let rest = home.into_iter().chain(words).flat_map(u32::to_ne_bytes);
+    let generation = table.generation.to_ne_bytes();
+    Ok(generation.into_iter().chain(rest).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli::RunArgs;
-    use crate::observation::ClassCost;
+    use crate::observation::{ClassCost, Home};
     use crate::topology::Cluster;
     use crate::units::Capacity;
 
@@ -456,16 +456,21 @@ mod tests {
         let table = CostTable {
             generation: 1,
             classes: vec![class(&[100, 200]), class(&[1024])],
+            home: Some(Home {
+                class: 1,
+                most_cap: 300,
+            }),
         };
         let bytes = cost_bytes(&table).unwrap();
         assert_eq!(bytes.len(), size_of::<intf::joule_cost_table>());
         let word = |index: usize| u32::from_ne_bytes(*bytes[index * 4..].first_chunk().unwrap());
         let row = size_of::<intf::joule_cost_row>() / 4;
         assert_eq!(bytes[..8], 1u64.to_ne_bytes());
-        assert_eq!([word(2), word(3), word(4), word(5)], [2, 100, 200, 0]);
-        assert_eq!([word(35), word(36)], [1000, 2000]);
+        assert_eq!([word(2), word(3)], [1, 300]);
+        assert_eq!([word(4), word(5), word(6), word(7)], [2, 100, 200, 0]);
+        assert_eq!([word(37), word(38)], [1000, 2000]);
         assert_eq!(
-            [word(row + 2), word(row + 3), word(row + 67)],
+            [word(row + 4), word(row + 5), word(row + 69)],
             [1, 1024, 2048]
         );
     }

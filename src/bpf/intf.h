@@ -43,7 +43,7 @@ struct joule_config {
 	u32 headroom_pct;   /* capacity asked for per capacity needed, 125 = a quarter more */
 	u32 hysteresis_pct; /* saving that a task must promise to leave its group */
 	u32 steer;	    /* 0: never use a published table */
-	u32 patience_us;    /* a task may be kept waiting this long to save all its energy */
+	u32 patience_us;    /* a task may wait this long to save all its energy, or at home */
 };
 
 _Static_assert(sizeof(struct joule_config) == 40, "joule_config is 40 bytes");
@@ -94,12 +94,15 @@ _Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12 + 1024 + 32,
 /* Largest energy of a wake-up that publish() accepts, 1 J. */
 #define JOULE_MAX_NJ 1000000000U
 
+/* home.bpf.h says what a home is. */
 struct joule_cost_table {
 	u64 generation;
+	u32 home_class; /* whose first group is the home; JOULE_NO_CLASS: there is none */
+	u32 home_cap;	/* that all tasks may use together there */
 	struct joule_cost_row row[JOULE_MAX_CLASSES];
 };
 
-_Static_assert(sizeof(struct joule_cost_table) == 8 + 8 * 1456, "joule_cost_table is packed");
+_Static_assert(sizeof(struct joule_cost_table) == 16 + 8 * 1456, "joule_cost_table is packed");
 
 /* Argument of the program publish(): make a filled slot the current table. */
 struct joule_publish {

@@ -80,6 +80,7 @@ static __always_inline void count_delay(u64 waited_ns)
 #include "costs.bpf.h"
 #include "account.bpf.h"
 #include "activity.bpf.h"
+#include "home.bpf.h"
 #include "share.bpf.h"
 #include "place.bpf.h"
 #include "queue.bpf.h"

@@ -32,6 +32,8 @@
  * clusters that are asleep or wasteful. A task that waits by choice is not
  * fetched by other groups and wakes nobody until its time is over; then the
  * next tick of its group sees to it (queue.bpf.h).
+ * While there is little to do, one group does it all, and tasks wait for that one
+ * (home.bpf.h).
  * Where each CPU has a clock of its own nobody waits: the clocks fall where
  * they have nothing to do, and who has waited is fetched by whichever CPU is
  * free, to begin there slowly.
@@ -51,47 +53,6 @@
  */
 #ifndef __JOULE_PLACE_BPF_H
 #define __JOULE_PLACE_BPF_H
-
-struct group_mask {
-	struct bpf_cpumask __kptr *cpus;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, JOULE_MAX_GROUPS);
-	__type(key, u32);
-	__type(value, struct group_mask);
-} group_masks SEC(".maps");
-
-/* The CPUs of a group as the kernel's mask; NULL before init has run. */
-static __always_inline const struct cpumask *cpus_of_group(u32 group)
-{
-	struct group_mask *mask = bpf_map_lookup_elem(&group_masks, &group);
-
-	return mask ? (const struct cpumask *)mask->cpus : NULL;
-}
-
-static __always_inline bool is_pinned(const struct task_struct *p)
-{
-	return p->nr_cpus_allowed == 1 || is_migration_disabled(p);
-}
-
-/* Whether the task's affinity leaves it every CPU. */
-static __always_inline bool may_use_all(const struct task_struct *p)
-{
-	return p->nr_cpus_allowed >= topology.nr_cpus;
-}
-
-/* Whether the task may run on some CPU of the group. */
-static __always_inline bool may_use(const struct task_struct *p, u32 group)
-{
-	const struct cpumask *cpus;
-
-	if (may_use_all(p))
-		return true;
-	cpus = cpus_of_group(group);
-	return cpus && bpf_cpumask_intersects(cpus, p->cpus_ptr);
-}
 
 /* The CPU of the group that went to work last; it may be idle again. */
 static __always_inline s32 last_busy_cpu(u32 group)
@@ -362,8 +323,10 @@ struct survey {
 	u64 generation;	       /* of the table in use */
 	struct demand demand;
 	u32 waker_group; /* JOULE_NO_GROUP when the waker does not sleep */
+	u32 home;	 /* the group for all of a light load; JOULE_NO_GROUP: none */
 	u32 probe;	 /* a group of the class to be tried, with an idle CPU and big enough */
 	u32 slot;	 /* table in use */
+	bool waker_room; /* whether a CPU of the waker's group idles */
 	bool compare;	 /* with the prior, which doubles the cost; it is taken to agree else */
 };
 
@@ -421,6 +384,8 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 			 group_done_after_ns(group, survey->demand.work_ns, survey->demand.now));
 		return 0;
 	}
+	if (group == survey->waker_group)
+		survey->waker_room = true;
 	consider(&survey->idle, group, fitting, price.run_uw + price.wake_uw);
 	if (survey->compare)
 		consider(&survey->idle_by_prior, group, fitting, by_prior.run_uw + price.wake_uw);
@@ -432,16 +397,52 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 }
 
 /*
- * The groups to ask for a task of `own_group`, in whose group the waker is about
- * to sleep if it is one. Where a class has many groups, which are alike: those
- * two, and of each class the nearest one that is awake and the nearest that is
- * asleep, or, when it has no idle CPU, any.
+ * Who wakes after less than twice the profile's patience does not wait at home: one that sleeps for
+ * a fixed time and runs again would do so much less work.
  */
-static u64 groups_to_ask(u32 own_group, u32 waker_group)
+#define SLEEPS_OF_PATIENCE 2
+
+/* The home (home.bpf.h) of this task, if it has one now; else JOULE_NO_GROUP. */
+static u32 home_of(const struct task_struct *p, const struct demand *demand, u32 slot,
+		   const struct cpumask *idle_cpus)
 {
+	u64 often_ns = SLEEPS_OF_PATIENCE * 1000ULL * settings.patience_us;
+	const struct cpumask *cpus;
+	u32 home;
+
+	if (!may_use_all(p))
+		return JOULE_NO_GROUP;
+	home = home_for(demand->fitting_cap, slot, demand->now);
+	cpus = cpus_of_group(home);
+	if (cpus && demand->interval_ns < often_ns && !bpf_cpumask_intersects(cpus, idle_cpus))
+		return JOULE_NO_GROUP;
+	return home;
+}
+
+/* Those of the class that the control loop wants tried now. */
+static __always_inline u64 probed_groups(u64 now)
+{
+	return time_before(now, probe_until) ? groups_of_class(probe_class) : 0;
+}
+
+/*
+ * The groups to ask. If there is a home: that one, one of which an interrupt has
+ * waked a CPU for the task, and those to be tried. Where a class has many groups,
+ * which are alike: the task's own, the one in which the waker is about to sleep,
+ * and of each class the nearest one that is awake and the nearest that is asleep,
+ * or, when it has no idle CPU, any.
+ */
+static u64 groups_to_ask(const struct survey *survey)
+{
+	u32 own_group = survey->demand.group, waker_group = survey->waker_group;
 	u64 asked = 0, full, awake;
 	u32 class;
 
+	if (survey->home < JOULE_MAX_GROUPS) {
+		if (survey->demand.awake_group < JOULE_MAX_GROUPS)
+			asked = group_bit(survey->demand.awake_group);
+		return asked | group_bit(survey->home) | probed_groups(survey->demand.now);
+	}
 	if (!choosy)
 		return ~0ULL >> (JOULE_MAX_GROUPS - topology.nr_groups) % JOULE_MAX_GROUPS;
 	full = READ_ONCE(full_groups);
@@ -452,16 +453,15 @@ static u64 groups_to_ask(u32 own_group, u32 waker_group)
 		asked |= group_bit(waker_group);
 	/* Not bpf_for, whose steps are calls. */
 	for (class = 0; class < JOULE_MAX_CLASSES && can_loop; class += 1) {
-		const volatile u64 *groups = MEMBER_VPTR(topology.class_groups, [class]);
-		u64 open;
+		u64 groups = groups_of_class(class), open;
 
-		if (!groups || !*groups)
+		if (!groups)
 			break;
-		open = *groups & ~full;
+		open = groups & ~full;
 		asked |= nearest_bit(open & awake, own_group) |
 			 nearest_bit(open & ~awake, own_group);
 		if (!open)
-			asked |= nearest_bit(*groups, bpf_get_prandom_u32());
+			asked |= nearest_bit(groups, bpf_get_prandom_u32());
 	}
 	return asked;
 }
@@ -477,14 +477,14 @@ static __always_inline bool comparison_is_due(void)
 }
 
 /*
- * Prices groups for the task, which is up to date. The survey says, of groups or
- * JOULE_NO_GROUP: whose the waker is, if about to sleep, and whose CPU has been waked.
+ * Prices groups for the task, which is up to date and wakes up or is queued. The survey says, of
+ * groups or JOULE_NO_GROUP: whose the waker is, if about to sleep, and whose CPU has been waked.
  */
-static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u64 now,
+static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bool wakes, u64 now,
 			  struct survey *survey)
 {
 	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask();
-	u64 asked = groups_to_ask(tctx->group, survey->waker_group);
+	u64 asked;
 
 	survey->demand = (struct demand){
 		.need_cap = task_need(tctx),
@@ -500,11 +500,22 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, u6
 	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;
 	survey->probe = JOULE_NO_GROUP;
 	survey->beside_waker = ~0ULL;
+	survey->waker_room = false;
 	survey->slot = current_slot(now);
 	survey->generation = table_generation(survey->slot);
 	survey->compare = survey->slot != JOULE_STATIC_SLOT && comparison_is_due();
-	for (; asked && can_loop; asked &= asked - 1)
+	survey->home = JOULE_NO_GROUP;
+	/* Whom a user's clamp keeps small goes by prices: it may use more than it is taken for. */
+	if (wakes && tctx->most_cap >= CAPACITY_SCALE)
+		survey->home = home_of(p, &survey->demand, survey->slot, idle_cpus);
+	for (asked = groups_to_ask(survey); asked && can_loop; asked &= asked - 1)
 		survey_group(p, idle_cpus, lowest_bit(asked), survey);
+	if (survey->compare && survey->home < JOULE_MAX_GROUPS) {
+		u32 home = home_for(survey->demand.fitting_cap, JOULE_STATIC_SLOT, now);
+
+		if (home < JOULE_MAX_GROUPS)
+			survey->idle_by_prior.cheapest = home;
+	}
 	scx_bpf_put_idle_cpumask(idle_cpus);
 	if (table_generation(survey->slot) != survey->generation)
 		count(JOULE_TABLES_MIXED);
@@ -525,9 +536,11 @@ static __always_inline s32 busy_cpu_in(u32 group, s32 prev_cpu)
 
 /*
  * The CPU, at work, in whose group's queue the task should wait rather than take
- * an idle CPU, and for how long at most; negative when it should not. Beside a
- * waker that goes to sleep it may wait behind others, else it would have to be the
- * first. Only a task that any CPU of the group may run can rely on being fetched.
+ * an idle CPU, and for how long at most; negative when it should not. At home it
+ * waits where no CPU idles, though others do elsewhere. Beside a
+ * waker that goes to sleep it may wait behind others, if a CPU of that group idles behind one for
+ * each that does not; else it would have to be the first. Only a task that any CPU of the group may
+ * run can rely on being fetched.
  */
 static __always_inline s32 wait_where(const struct task_struct *p, const struct task_ctx *tctx,
 				      const struct survey *survey, s32 prev_cpu, u64 now,
@@ -537,9 +550,15 @@ static __always_inline s32 wait_where(const struct task_struct *p, const struct 
 	u64 at_once = survey->idle.price, most_ns;
 	s32 cpu = bpf_get_smp_processor_id();
 
-	if (!may_use_all(p) || survey->idle.cheapest == JOULE_NO_GROUP)
+	if (!may_use_all(p))
 		return -ENOENT;
-	if (is_busy_in(waker_group, cpu)) {
+	if (survey->idle.cheapest == JOULE_NO_GROUP) {
+		*patience_ns = settings.patience_us * 1000ULL;
+		return survey->home < JOULE_MAX_GROUPS ? busy_cpu_in(survey->home, prev_cpu)
+						       : -ENOENT;
+	}
+	if (is_busy_in(waker_group, cpu) &&
+	    !(survey->waker_room && group_waiting(waker_group) >= group_busy_cpus(waker_group))) {
 		u64 busy_ns = SYNC_WAIT_NS * (group_waiting(waker_group) + 1);
 
 		*patience_ns = worth_waiting_ns(waker_group, at_once, survey->beside_waker, busy_ns,
@@ -651,7 +670,7 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	if (wake_flags & SCX_WAKE_SYNC)
 		survey.waker_group = group_of_cpu(bpf_get_smp_processor_id());
 	survey.demand.awake_group = waked_in_group(p, tctx, prev_cpu);
-	survey_groups(p, tctx, now, &survey);
+	survey_groups(p, tctx, true, now, &survey);
 
 	group = decision(&survey.idle);
 	probing = survey.probe != JOULE_NO_GROUP && survey.probe != group;
@@ -733,7 +752,7 @@ static bool kick_for(struct task_struct *p, struct task_ctx *tctx, u64 now)
 	util_rest(tctx, now);
 	survey.waker_group = JOULE_NO_GROUP;
 	survey.demand.awake_group = JOULE_NO_GROUP;
-	survey_groups(p, tctx, now, &survey);
+	survey_groups(p, tctx, false, now, &survey);
 	group = decision(&survey.idle);
 	if (group >= JOULE_MAX_GROUPS)
 		return false;

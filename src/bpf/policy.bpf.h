@@ -385,6 +385,15 @@ static inline __attribute__((always_inline)) u32 run_at(const struct joule_cost_
 }
 
 /*
+ * What tasks may use of CPUs that offer so much each, if they are to have no others: they wake
+ * together, and each CPU must offer half as much again as its share.
+ */
+static inline __attribute__((always_inline)) u32 usable_cap(u32 nr_cpus, u32 capacity)
+{
+	return nr_cpus * capacity * 2 / 3;
+}
+
+/*
  * What to ask a governor for that takes the slowest OPP which offers it, so that it takes the one
  * where work is cheapest: halfway between that and the next slower one, as what it knows of
  * capacities and what we do differ by rounding.

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* How the machine's CPUs relate, as plain look-ups: constants set before loading. */
+/*
+ * How the machine's CPUs relate, and which of them a task may use, as plain look-ups: constants set
+ * before loading, and masks made by init.
+ */
 #ifndef __JOULE_RELATIONS_BPF_H
 #define __JOULE_RELATIONS_BPF_H
 
@@ -66,6 +69,55 @@ static __always_inline u32 group_class(u32 group)
 	const volatile struct joule_group *info = group_info(group);
 
 	return info ? info->class : JOULE_NO_CLASS;
+}
+
+/* The groups of the class, as a set; empty for a number that is no class. */
+static __always_inline u64 groups_of_class(u32 class)
+{
+	const volatile u64 *groups = MEMBER_VPTR(topology.class_groups, [class]);
+
+	return groups ? *groups : 0;
+}
+
+struct group_mask {
+	struct bpf_cpumask __kptr *cpus;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, JOULE_MAX_GROUPS);
+	__type(key, u32);
+	__type(value, struct group_mask);
+} group_masks SEC(".maps");
+
+/* The CPUs of a group as the kernel's mask; NULL before init has run. */
+static __always_inline const struct cpumask *cpus_of_group(u32 group)
+{
+	struct group_mask *mask = bpf_map_lookup_elem(&group_masks, &group);
+
+	return mask ? (const struct cpumask *)mask->cpus : NULL;
+}
+
+static __always_inline bool is_pinned(const struct task_struct *p)
+{
+	return p->nr_cpus_allowed == 1 || is_migration_disabled(p);
+}
+
+/* Whether the task's affinity leaves it every CPU. */
+static __always_inline bool may_use_all(const struct task_struct *p)
+{
+	return p->nr_cpus_allowed >= topology.nr_cpus;
+}
+
+/* Whether the task may run on some CPU of the group. */
+static __always_inline bool may_use(const struct task_struct *p, u32 group)
+{
+	const struct cpumask *cpus;
+
+	if (may_use_all(p))
+		return true;
+	cpus = cpus_of_group(group);
+	return cpus && bpf_cpumask_intersects(cpus, p->cpus_ptr);
 }
 
 /* Time since a stamp; 0 when the stamp is ahead (clocks of two CPUs differ a little). */

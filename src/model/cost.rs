@@ -2,7 +2,9 @@
 
 use super::features::{ClassTerms, Row, Shape};
 use super::power::{ClassPower, PowerModel};
-use crate::observation::{ClassCost, CostTable, IdleCost, MAX_POWER_UW, MAX_WAKE_NJ, OppCost};
+use crate::observation::{
+    ClassCost, CostTable, Home, IdleCost, MAX_POWER_UW, MAX_WAKE_NJ, OppCost,
+};
 use num_traits::ToPrimitive;
 
 /// Horizon over which the energy of a placement is counted, ns: one period of interactive work. A wake-up
@@ -165,6 +167,7 @@ fn table_of(shape: &Shape, model: &PowerModel, generation: u64) -> CostTable {
     CostTable {
         generation,
         classes,
+        home: None,
     }
 }
 
@@ -192,12 +195,13 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub fn publish(&mut self, shape: &Shape, model: &PowerModel) -> CostTable {
+    pub fn publish(&mut self, shape: &Shape, model: &PowerModel, home: Option<Home>) -> CostTable {
         let published = self.table.take();
         let generation = published.as_ref().map_or(1, |table| table.generation);
         let mut table = table_of(shape, model, generation);
+        table.home = home;
         if let Some(published) = published {
-            let mut moved = false;
+            let mut moved = table.home != published.home;
             for (new, old) in table.classes.iter_mut().zip(published.classes) {
                 if differs(new, &old) {
                     moved = true;
@@ -272,6 +276,7 @@ mod tests {
         CostTable {
             generation: 1,
             classes: vec![class_cost()],
+            home: None,
         }
     }
 
@@ -375,12 +380,12 @@ mod tests {
     #[test]
     fn the_table_changes_when_costs_move_and_rests_when_they_tremble() {
         let mut publisher = Publisher::default();
-        let first = publisher.publish(&shape(), &power(1.0));
+        let first = publisher.publish(&shape(), &power(1.0), None);
         assert_eq!(first.check(), Ok(()));
         for factor in [1.02, 0.98, 1.025, 0.99, 1.0] {
-            assert_eq!(publisher.publish(&shape(), &power(factor)), first);
+            assert_eq!(publisher.publish(&shape(), &power(factor), None), first);
         }
-        let moved = publisher.publish(&shape(), &power(1.1));
+        let moved = publisher.publish(&shape(), &power(1.1), None);
         assert_eq!(moved.generation, first.generation + 1);
         assert_eq!(moved.classes[0].opps[0].busy_uw, 110_000);
     }
@@ -388,12 +393,12 @@ mod tests {
     #[test]
     fn shared_and_busy_power_may_trade_within_what_placements_see() {
         let mut publisher = Publisher::default();
-        let first = publisher.publish(&shape(), &power(1.0));
+        let first = publisher.publish(&shape(), &power(1.0), None);
         let mut traded = power(1.0);
         let class = &mut traded.classes[0];
         class.busy_w[1] -= 0.002;
         class.shared_w[1] += 0.002;
-        assert_eq!(publisher.publish(&shape(), &traded), first);
+        assert_eq!(publisher.publish(&shape(), &traded, None), first);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! `features` turns an observation into a regression row, `power` holds the physical parameters and the
 //! prior, `belief` all that is known as named numbers, `evidence` what was measured, apart from any prior, `file` that
 //! as text, `fit` the estimator, `change` what protects it (noise, outliers, changes of the machine), `cost`
-//! the published table, `steer` the exploration.
+//! the published table, `home` who does what little there is to do, `steer` the exploration.
 
 mod belief;
 mod change;
@@ -14,6 +14,7 @@ pub mod evidence;
 mod features;
 pub mod file;
 mod fit;
+mod home;
 mod power;
 pub mod steer;
 
@@ -244,10 +245,12 @@ impl Model {
     }
 
     /// The table to publish. It changes, and its generation grows, only when a cost that a placement can
-    /// see has moved by more than 3 %.
+    /// see has moved by more than 3 %, or the home has.
     pub fn cost_table(&mut self) -> CostTable {
-        let power = self.power();
-        self.publisher.publish(&self.terms.shape, &power)
+        let parameters = self.filter.estimate();
+        let power = PowerModel::from_parameters(&self.terms, &parameters);
+        let home = home::choose(&self.terms, self.filter.prior_mean(), &parameters);
+        self.publisher.publish(&self.terms.shape, &power, home)
     }
 
     /// Per OPP of a class: power of its first busy CPU, shared power included, above deepest idle. Empty

@@ -166,6 +166,7 @@ impl Columns {
         CostTable {
             generation: 0,
             classes: classes.map(class).collect(),
+            home: None,
         }
     }
 }

@@ -178,6 +178,7 @@ impl Machine {
         CostTable {
             generation: 0,
             classes: self.classes.iter().enumerate().map(class).collect(),
+            home: None,
         }
     }
 

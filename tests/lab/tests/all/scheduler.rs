@@ -196,6 +196,34 @@ fn who_is_waked_by_the_timers_of_an_idle_cpu_runs_there() {
     );
 }
 
+/// Eight tasks that together need a fifth of the middle cluster, where work is cheapest, wait for its two CPUs rather than
+/// wake another cluster. By prices alone a third of what they do is done elsewhere. Nothing is tried meanwhile.
+#[test]
+fn light_loads_share_the_cluster_where_work_is_cheapest() {
+    let light = catalogue::workload("periodic-05").unwrap();
+    let guest = phone("light").program(joule_load());
+    let results = succeed(&guest.file(light, "/lab/light.json").script(&format!(
+        r#"{HEAD}
+        start --no-steer
+        joule-load run /lab/light.json --seed 1 --duration 4 > /dev/null &
+        sleep 1; say begin cat $vsoc/truth
+        sleep 3; say end cat $vsoc/truth
+        lasted"#
+    )))
+    .results;
+    let truth = |name| Truth::parse(section(&results, name)).unwrap();
+    let busy: Vec<(String, u64)> = (truth("end").since(&truth("begin")).unwrap().clusters)
+        .into_iter()
+        .map(|cluster| {
+            let busy = cluster.opps.iter().map(|opp| opp.busy_ns).sum();
+            (cluster.name, busy)
+        })
+        .collect();
+    let all: u64 = busy.iter().map(|(_, busy)| busy).sum();
+    let home = busy.iter().find(|(name, _)| name == "mid").unwrap().1;
+    assert!(home * 5 >= all * 4, "{busy:?}");
+}
+
 #[test]
 fn whatever_ends_it_the_kernels_scheduler_is_back() {
     let run = succeed(&phone("endings").script(&format!(
