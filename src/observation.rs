@@ -61,12 +61,13 @@ pub struct Meters {
     pub system: Option<Energy>,
 }
 
-/// Time and exits of one idle depth, summed over the CPUs of a class.
+/// Time and exits of one idle depth, summed over the cores of a class: a core with two threads is idle when both are.
+/// Where the kernel's account has to do, it is that of each thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdleActivity {
-    /// CPU time spent in this depth.
+    /// Core time spent in this depth; of the deepest, the CPU time that is left.
     pub time: Nanos,
-    /// How often a CPU left it.
+    /// How often a core left it.
     pub exits: u64,
 }
 
@@ -120,7 +121,7 @@ pub struct GroupActivity {
     /// observed. Recordings are of such sources and have no place for it.
     #[serde(skip)]
     pub paired: Vec<Nanos>,
-    /// Idle CPU time before it became deep, and the exits from idle periods that ended before that.
+    /// Idle time of cores before it became deep, and the exits from idle periods that ended before that.
     pub shallow: IdleActivity,
     /// Exits from idle periods that had become deep.
     pub deep_exits: u64,

@@ -7,14 +7,15 @@
  * idle or busy, the clock changes. Between two events the number of busy CPUs
  * and the OPP are constant, so the integrals are exact where the group shares
  * a clock. Where each CPU has its own, its busy time is counted at its own
- * transitions and ticks, for the clock that the kernel has seen until then: a
- * sample lacks what is still open, a tick per CPU at most. The group's active
- * time goes to the OPP of the last event.
+ * transitions and ticks, for the clock that the kernel has seen until then, and
+ * when a sample is taken. The group's active time goes to the OPP of the last
+ * event.
  *
  * Two busy threads of a core draw less than two cores: the time in which both
  * are busy is counted once per core, like busy time. Where CPUs have clocks of
  * their own, the two threads share one: their time goes to the OPP that
- * whichever of them had the last event saw then.
+ * whichever of them had the last event saw then. Only a core of which no thread
+ * is busy is idle, for as long as the last one has been.
  *
  * The capacity integral of a CPU (capacity times ns) makes utilisation
  * invariant: a task's mean capacity over a stretch is the integral's
@@ -206,7 +207,7 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 	u32 group = group_of_cpu(cpu), opp;
 	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
 	const volatile struct joule_group *info = group_info(group);
-	u64 slept = 0, shallow;
+	u64 slept, shallow;
 
 	if (!cctx || !activity || !info || cctx->state == after)
 		return;
@@ -216,9 +217,6 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 	before = cctx->state;
 	if (idle)
 		cctx->idle_since = now;
-	else if (before == CPU_STATE_IDLE)
-		slept = elapsed_ns(now, cctx->idle_since);
-	shallow = slept < settings.deep_idle_ns ? slept : settings.deep_idle_ns;
 
 	bpf_spin_lock(&activity->lock);
 	if (!idle && !activity->busy_cpus &&
@@ -242,7 +240,11 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 		else if (before == CPU_STATE_BUSY && activity->busy_pairs)
 			activity->busy_pairs--;
 	}
-	if (before == CPU_STATE_IDLE) {
+	if (before == CPU_STATE_IDLE && !(sibling && sibling->state == CPU_STATE_BUSY)) {
+		slept = elapsed_ns(now, cctx->idle_since);
+		if (sibling && sibling->state == CPU_STATE_IDLE)
+			slept = min_u64(slept, elapsed_ns(now, sibling->idle_since));
+		shallow = min_u64(slept, settings.deep_idle_ns);
 		activity->shallow_ns += shallow;
 		if (slept < settings.deep_idle_ns)
 			activity->shallow_exits++;
@@ -296,6 +298,23 @@ static void count_clock(s32 cpu, u64 now)
 	activity_advance(activity, group, now);
 	count_own_time(activity, cctx, sibling, group, opp, now);
 	activity->opp = opp;
+	bpf_spin_unlock(&activity->lock);
+}
+
+/* Closes a CPU's open interval, where it has a clock of its own, at the clock that was noted last.
+ */
+static void count_open_time(s32 cpu, u64 now)
+{
+	struct cpu_ctx *cctx = cpu_ctx_of(cpu), *sibling = sibling_ctx(cpu);
+	u32 group = group_of_cpu(cpu), opp;
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+
+	if (!activity || !cctx || !has_own_clock(group))
+		return;
+	opp = opp_of(group, cctx);
+	bpf_spin_lock(&activity->lock);
+	if (time_before(cctx->counted_until, now))
+		count_own_time(activity, cctx, sibling, group, opp, now);
 	bpf_spin_unlock(&activity->lock);
 }
 

@@ -119,7 +119,8 @@ _Static_assert(sizeof(struct joule_publish) == 32, "joule_publish is 32 bytes");
  * What a group did since the scheduler started. Busy and idle are counted at
  * the CPUs' idle transitions, so interrupts and real-time tasks are in them.
  * The open interval counts up to since_ns; shallow_ns is what idle periods
- * spent before they became deep, the rest of idle time is deep.
+ * spent before they became deep, the rest of idle time is deep. A core with
+ * two threads is idle when both are.
  */
 struct joule_activity {
 #ifdef __VMLINUX_H__

@@ -542,6 +542,7 @@ int joule_sample(u64 *now_ns)
 {
 	u64 now = scx_bpf_now();
 	u32 group;
+	s32 cpu;
 
 	bpf_for (group, 0, topology.nr_groups) {
 		struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
@@ -552,6 +553,8 @@ int joule_sample(u64 *now_ns)
 		activity_advance(activity, group, now);
 		bpf_spin_unlock(&activity->lock);
 	}
+	bpf_for (cpu, 0, topology.nr_cpus)
+		count_open_time(cpu, now);
 	gathered_ns = 0;
 	*now_ns = now;
 	return 0;
