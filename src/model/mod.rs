@@ -54,6 +54,9 @@ pub struct Model {
     channels: [Channel; features::METERS],
     calibration: Option<Calibration>,
     publisher: Publisher,
+    home: home::Chooser,
+    /// How many were learnt.
+    observations: u64,
     /// Per class: how long it has been out of use, or since it was last doubted for that, s.
     unused_s: Vec<f64>,
 }
@@ -102,6 +105,8 @@ impl Model {
             terms,
             calibration,
             publisher: Publisher::default(),
+            home: home::Chooser::default(),
+            observations: 0,
         }
     }
 
@@ -117,6 +122,7 @@ impl Model {
             Ok(rows) => rows,
             Err(reason) => return Verdict::Rejected(reason),
         };
+        self.observations += 1;
         let mut verdict = Verdict::Accepted;
         let alike = features::float(u64::try_from(rows.len()).unwrap_or(1));
         for channel in &mut self.channels {
@@ -249,7 +255,8 @@ impl Model {
     pub fn cost_table(&mut self) -> CostTable {
         let parameters = self.filter.estimate();
         let power = PowerModel::from_parameters(&self.terms, &parameters);
-        let home = home::choose(&self.terms, self.filter.prior_mean(), &parameters);
+        let prior = self.filter.prior_mean();
+        let home = (self.home).choose(&self.terms, prior, &parameters, self.observations);
         self.publisher.publish(&self.terms.shape, &power, home)
     }
 
