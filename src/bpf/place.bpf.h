@@ -327,6 +327,7 @@ struct survey {
 	u32 probe;	 /* a group of the class to be tried, with an idle CPU and big enough */
 	u32 slot;	 /* table in use */
 	bool waker_room; /* whether a CPU of the waker's group idles */
+	bool lent;	 /* whether the task may be taken elsewhere than where it is cheapest */
 	bool compare;	 /* with the prior, which doubles the cost; it is taken to agree else */
 };
 
@@ -389,7 +390,7 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 	consider(&survey->idle, group, fitting, price.run_uw + price.wake_uw);
 	if (survey->compare)
 		consider(&survey->idle_by_prior, group, fitting, by_prior.run_uw + price.wake_uw);
-	if (fitting && group_class(group) == probe_class &&
+	if (fitting && survey->lent && group_class(group) == probe_class &&
 	    time_before(survey->demand.now, probe_until) && survey->slot != JOULE_STATIC_SLOT &&
 	    survey->demand.need_cap <= group_offers(group) / PROBE_ROOM)
 		survey->probe = group;
@@ -505,8 +506,12 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 	survey->generation = table_generation(survey->slot);
 	survey->compare = survey->slot != JOULE_STATIC_SLOT && comparison_is_due();
 	survey->home = JOULE_NO_GROUP;
-	/* Whom a user's clamp keeps small goes by prices: it may use more than it is taken for. */
-	if (wakes && tctx->most_cap >= CAPACITY_SCALE)
+	/*
+	 * Whom a user's clamp keeps small goes by prices: it may use more than it is taken for,
+	 * never sleep again, and stay where it is.
+	 */
+	survey->lent = tctx->most_cap >= CAPACITY_SCALE;
+	if (wakes && survey->lent)
 		survey->home = home_of(p, &survey->demand, survey->slot, idle_cpus);
 	for (asked = groups_to_ask(survey); asked && can_loop; asked &= asked - 1)
 		survey_group(p, idle_cpus, lowest_bit(asked), survey);
