@@ -11,10 +11,9 @@
 //! both say the same, or where what is learnt has said the same for [`LASTING`] observations, in which the classes
 //! were used as their prices have it. Else each task goes by its own price, as where there is more to do.
 
-use super::features::{ClassShape, ClassTerms, Row, Terms};
-use super::fit;
+use super::features::{ClassShape, Shape};
+use super::power::{ClassPower, PowerModel};
 use crate::observation::Home;
-use nalgebra::DVector;
 use num_traits::ToPrimitive;
 
 /// A group that has little to do draws half as much again as for its work, to be waked and awake.
@@ -47,21 +46,21 @@ pub(super) struct Chooser {
 }
 
 impl Chooser {
-    /// The home by the parameters that were believed before any observation and those that are after so many.
+    /// The home by the power that was believed before any observation and the one that is after so many.
     pub fn choose(
         &mut self,
-        terms: &Terms,
-        prior: &DVector<f64>,
-        now: &DVector<f64>,
+        shape: &Shape,
+        prior: &PowerModel,
+        now: &PowerModel,
         observations: u64,
     ) -> Option<Home> {
-        let home = best(terms, now);
+        let home = best(shape, now);
         let class = home.map(|home| home.class);
         if class != self.class {
             (self.class, self.since) = (class, observations);
         }
         let lasts = observations - self.since >= LASTING;
-        let agreed = || best(terms, prior).map(|home| home.class) == class;
+        let agreed = || best(shape, prior).map(|home| home.class) == class;
         let home = home.filter(|_| lasts || agreed())?;
         Some(Home {
             class: home.class,
@@ -71,35 +70,33 @@ impl Chooser {
 }
 
 /// What saves most; `None` where nothing does.
-fn best(terms: &Terms, parameters: &DVector<f64>) -> Option<Choice> {
-    (0..terms.classes.len())
-        .filter_map(|class| alone(terms, parameters, class))
+fn best(shape: &Shape, power: &PowerModel) -> Option<Choice> {
+    (0..shape.classes.len())
+        .filter_map(|class| alone(shape, power, class))
         .max_by(|a, b| a.saved_w.total_cmp(&b.saved_w))
 }
 
 /// A group of the class that does all there is to do, at its best OPP. `None` where that saves nothing: it
 /// costs more than work elsewhere, it is one CPU or has several clocks, or there is no other group.
-fn alone(terms: &Terms, parameters: &DVector<f64>, class: usize) -> Option<Choice> {
-    let (shape, class_terms) = (terms.shape.classes.get(class)?, terms.classes.get(class)?);
-    let cpus = f64::from(shape.cpus / shape.domains);
+fn alone(shape: &Shape, power: &PowerModel, class: usize) -> Option<Choice> {
+    let (own_shape, own_power) = (shape.classes.get(class)?, power.classes.get(class)?);
+    let cpus = f64::from(own_shape.cpus / own_shape.domains);
     if cpus <= 1.0 {
         return None;
     }
-    let classes = terms.shape.classes.iter().zip(&terms.classes).enumerate();
+    let classes = shape.classes.iter().zip(&power.classes).enumerate();
+    // by a CPU that is awake alone, for one capacity unit
     let elsewhere_w = classes
         .filter(|(other, (shape, _))| *other != class || shape.domains > 1)
-        .flat_map(|(_, (shape, terms))| works(shape, terms))
-        .map(|work| fit::dot(&work, parameters))
+        .flat_map(|(_, (shape, power))| opps(shape, power))
+        .map(|(cap, busy_w, shared_w)| (busy_w + shared_w) / cap)
         .min_by(f64::total_cmp)?;
-    let at_opp = |(opp, cap): (usize, f64)| {
-        let spent_w = fit::dot(&spent(class_terms, opp, cpus, 1.0), parameters);
-        Choice {
-            class,
-            most_cap: USABLE * cpus * cap,
-            saved_w: LITTLE_WORK * cpus * cap * elsewhere_w - spent_w,
-        }
+    let at_opp = |(cap, busy_w, shared_w): (f64, f64, f64)| Choice {
+        class,
+        most_cap: USABLE * cpus * cap,
+        saved_w: LITTLE_WORK * cpus * cap * elsewhere_w - (cpus * busy_w + shared_w),
     };
-    let choices: Vec<Choice> = caps(shape).map(at_opp).collect();
+    let choices: Vec<Choice> = opps(own_shape, own_power).map(at_opp).collect();
     let saved_w = choices.iter().map(|it| it.saved_w).max_by(f64::total_cmp);
     let saved_w = saved_w.filter(|saved_w| *saved_w > 0.0)?;
     let nearly = |choice: &&Choice| choice.saved_w >= NEARLY * saved_w;
@@ -107,34 +104,20 @@ fn alone(terms: &Terms, parameters: &DVector<f64>, class: usize) -> Option<Choic
     Some(Choice { saved_w, ..*limit })
 }
 
-fn caps(shape: &ClassShape) -> impl Iterator<Item = (usize, f64)> {
+/// Of each OPP: what a CPU offers, what a busy one draws and what its group shares.
+fn opps(shape: &ClassShape, power: &ClassPower) -> impl Iterator<Item = (f64, f64, f64)> {
     let caps = shape.opps.iter().map(|opp| f64::from(opp.cap.get()));
-    caps.enumerate()
-}
-
-/// What work costs at each OPP, by a CPU that is awake alone: W for one capacity unit.
-fn works(shape: &ClassShape, terms: &ClassTerms) -> impl Iterator<Item = Row> {
-    caps(shape).map(|(opp, cap)| spent(terms, opp, 1.0 / cap, 1.0 / cap))
-}
-
-/// Power of so many busy CPUs, and so many times what they share.
-fn spent(terms: &ClassTerms, opp: usize, cpus: f64, shared: f64) -> Row {
-    let mut row = Row::default();
-    row.push(terms.busy + opp, cpus);
-    if let Some(parameter) = terms.shared {
-        row.push(parameter, shared);
-        let drive = terms.drive.get(opp).copied().unwrap_or(0.0);
-        row.push(parameter + 1, shared * drive);
-    }
-    row
+    let powers = power.busy_w.iter().zip(&power.shared_w);
+    caps.zip(powers)
+        .map(|(cap, (busy_w, shared_w))| (cap, *busy_w, *shared_w))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Model, OppShape, Prior, Shape};
-    use crate::observation::{ClassActivity, Energy, Meters, Observation};
-    use crate::units::{Capacity, KHz, Microjoules, Microwatts, Nanos};
+    use crate::model::testing::observe;
+    use crate::model::{Model, OppShape, Prior};
+    use crate::units::{Capacity, KHz, Microwatts};
 
     /// A class with a clock for each group, and these capacities.
     fn class(cpus: u16, groups: u16, caps: &[u64]) -> ClassShape {
@@ -189,27 +172,6 @@ mod tests {
         assert_eq!(home(&mut model(&[(class(4, 1, &[800]), &[400])])), None);
         let mut two_alike = model(&[(class(8, 2, &[900]), &[400])]);
         assert_eq!(home(&mut two_alike), Some((0, 2400)));
-    }
-
-    /// A second in which a CPU of each class was busy for so many tenths, which cost so much each, over 50 mW.
-    fn observe(model: &mut Model, tenths: [u64; 2], tenth_uj: [u64; 2]) {
-        let class = |tenths: u64| {
-            let time = Nanos::new(tenths * 100_000_000);
-            ClassActivity {
-                active: vec![time],
-                busy: vec![time],
-                ..ClassActivity::default()
-            }
-        };
-        let energy = 50_000 + tenths[0] * tenth_uj[0] + tenths[1] * tenth_uj[1];
-        model.update(&Observation {
-            duration: Nanos::new(1_000_000_000),
-            meters: Meters {
-                package: Some(Energy::measured(Microjoules::new(energy))),
-                ..Meters::default()
-            },
-            classes: tenths.map(class).to_vec(),
-        });
     }
 
     /// Two classes alike, of which the prior says that the second draws a little more.

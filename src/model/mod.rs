@@ -17,6 +17,8 @@ mod fit;
 mod home;
 mod power;
 pub mod steer;
+#[cfg(test)]
+mod testing;
 
 pub use belief::Belief;
 pub use change::Change;
@@ -253,11 +255,10 @@ impl Model {
     /// The table to publish. It changes, and its generation grows, only when a cost that a placement can
     /// see has moved by more than 3 %, or the home has.
     pub fn cost_table(&mut self) -> CostTable {
-        let parameters = self.filter.estimate();
-        let power = PowerModel::from_parameters(&self.terms, &parameters);
-        let prior = self.filter.prior_mean();
-        let home = (self.home).choose(&self.terms, prior, &parameters, self.observations);
-        self.publisher.publish(&self.terms.shape, &power, home)
+        let (power, shape) = (self.power(), &self.terms.shape);
+        let prior = PowerModel::from_parameters(&self.terms, self.filter.prior_mean());
+        let home = (self.home).choose(shape, &prior, &power, self.observations);
+        self.publisher.publish(shape, &power, home)
     }
 
     /// Per OPP of a class: power of its first busy CPU, shared power included, above deepest idle. Empty

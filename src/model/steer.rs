@@ -142,9 +142,9 @@ impl Bursts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::testing::observe;
     use crate::model::{ClassShape, OppShape, Prior, Shape};
-    use crate::observation::{ClassActivity, Energy, Meters, Observation};
-    use crate::units::{Capacity, KHz, Microjoules, Microwatts};
+    use crate::units::{Capacity, KHz, Microwatts};
 
     /// A little and a big class of one CPU each, the big one believed to be dearer by `factor`.
     fn model(factor: u64) -> Model {
@@ -176,29 +176,9 @@ mod tests {
         }; 2]
     }
 
-    /// A second in which each class was busy for so many tenths, at 100 and 300 mW over 50 mW.
-    fn observe(model: &mut Model, tenths: [u64; 2]) {
-        observe_at(model, tenths, 30_000);
-    }
-
-    /// The same with this energy of a tenth of the big class, µJ.
-    fn observe_at(model: &mut Model, tenths: [u64; 2], big_uj: u64) {
-        let busy = tenths.map(|t| Nanos::new(t * 100_000_000));
-        let class = |time| ClassActivity {
-            active: vec![time],
-            busy: vec![time],
-            ..ClassActivity::default()
-        };
-        let energy = 50_000 + 10_000 * tenths[0] + big_uj * tenths[1];
-        model.update(&Observation {
-            duration: Nanos::new(1_000_000_000),
-            meters: Meters {
-                package: Some(Energy::measured(Microjoules::new(energy))),
-                ..Meters::default()
-            },
-            classes: busy.map(class).to_vec(),
-        });
-    }
+    /// A tenth of a second of each class, µJ: 100 and 300 mW; and of the same with a big class that draws half.
+    const TENTH_UJ: [u64; 2] = [10_000, 30_000];
+    const CHEAPER_UJ: [u64; 2] = [10_000, 15_000];
 
     #[test]
     fn a_doubtful_ranking_is_probed_within_the_budget() {
@@ -220,7 +200,7 @@ mod tests {
     fn probing_stops_once_the_ranking_is_known() {
         let mut model = model(2);
         for row in 0..200 {
-            observe(&mut model, [row % 7, (row / 2) % 5]);
+            observe(&mut model, [row % 7, (row / 2) % 5], TENTH_UJ);
         }
         assert_eq!(probe(&model, &loads(), DEFAULT_BUDGET), None);
     }
@@ -229,7 +209,7 @@ mod tests {
     fn use_of_one_class_alone_does_not_settle_the_other() {
         let mut model = model(2);
         for row in 0..200 {
-            observe(&mut model, [row % 7, 0]);
+            observe(&mut model, [row % 7, 0], TENTH_UJ);
         }
         assert_eq!(probe(&model, &loads(), DEFAULT_BUDGET).unwrap().class, 1);
     }
@@ -254,13 +234,13 @@ mod tests {
     fn a_class_out_of_use_is_doubted_again_and_probed_again() {
         let mut model = model(2);
         for row in 0..200 {
-            observe_at(&mut model, [row % 7, (row / 2) % 5], 15_000);
+            observe(&mut model, [row % 7, (row / 2) % 5], CHEAPER_UJ);
         }
         assert_eq!(probe(&model, &loads(), DEFAULT_BUDGET), None);
         let curve = |model: &Model| model.curve(1)[0].1;
         let known = curve(&model);
         let rows = (0..1200).find(|row| {
-            observe_at(&mut model, [row % 7, 0], 15_000);
+            observe(&mut model, [row % 7, 0], CHEAPER_UJ);
             probe(&model, &loads(), DEFAULT_BUDGET).is_some()
         });
         assert!(rows.is_some_and(|rows| rows > 10), "{rows:?}");
