@@ -301,8 +301,7 @@ static void count_clock(s32 cpu, u64 now)
 	bpf_spin_unlock(&activity->lock);
 }
 
-/* Closes a CPU's open interval, where it has a clock of its own, at the clock that was noted last.
- */
+/* Closes a CPU's open interval, where it has a clock of its own, at the clock noted last. */
 static void count_open_time(s32 cpu, u64 now)
 {
 	struct cpu_ctx *cctx = cpu_ctx_of(cpu), *sibling = sibling_ctx(cpu);
