@@ -307,6 +307,19 @@ pub(super) struct ClassTerms {
     pub end: usize,
 }
 
+impl ClassTerms {
+    /// Power of a domain in which so many CPUs are at work at the OPP, as a functional of the parameters.
+    pub fn awake(&self, opp: usize, busy_cpus: f64) -> Row {
+        let mut row = Row::default();
+        row.push(self.busy + opp, busy_cpus);
+        if let (Some(shared), Some(drive)) = (self.shared, self.drive.get(opp)) {
+            row.push(shared, 1.0);
+            row.push(shared + 1, *drive);
+        }
+        row
+    }
+}
+
 /// Where each parameter of a machine sits in the parameter vector. Powers are in W, energies in J.
 #[derive(Clone, Debug)]
 pub(super) struct Terms {

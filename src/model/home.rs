@@ -6,20 +6,21 @@
 //! another class, or in another group of its own. The home is the group that saves most at its best OPP, and
 //! what the fastest OPP can take that saves nearly as much is the limit.
 //!
-//! What is learnt in a load's first seconds of a class that is little used may be off by half, and little more
-//! is learnt of a class that nobody uses; the prior in turn may be wrong from the start. So there is a home where
-//! both say the same, or where what is learnt has said the same for [`LASTING`] observations, in which the classes
-//! were used as their prices have it. Else each task goes by its own price, as where there is more to do.
+//! What is learnt in a load's first seconds of a class that is little used may be off by half; the prior in turn may
+//! be wrong from the start. So there is a home where both say the same, or where what is learnt says so by more than
+//! it is doubted. Else each task goes by its own price, as where there is more to do.
 
-use super::features::{ClassShape, Shape};
-use super::power::{ClassPower, PowerModel};
+use super::features::{ClassShape, Row, Terms};
+use super::fit::{Filter, dot};
 use crate::observation::Home;
+use nalgebra::DVector;
 use num_traits::ToPrimitive;
 
 /// A group that has little to do draws half as much again as for its work, to be waked and awake.
 const LITTLE_WORK: f64 = 1.5;
-/// Observations over which what is learnt has to say the same to be taken against the prior: a minute's, at work.
-const LASTING: u64 = 240;
+/// What is learnt stands against the prior where the home saves more than any other would by so many standard
+/// deviations of that difference.
+const SURE: f64 = 1.0;
 /// From OPP to OPP what is saved changes little about where it is most: the fastest OPP at which this part of that is
 /// saved is the home's limit, which errors of single OPPs then move less. With nine tenths one cluster took so much
 /// of a load that what it draws by being awake could not be told from what is drawn always.
@@ -28,95 +29,110 @@ const NEARLY: f64 = 0.95;
 /// each CPU must offer half as much again as its share.
 const USABLE: f64 = 2.0 / 3.0;
 
-/// A group that does all there is to do.
-#[derive(Clone, Copy, Debug)]
+/// A group of a class that does all there is to do.
+#[derive(Clone, Debug)]
 struct Choice {
     class: usize,
     most_cap: f64,
-    /// What is saved, W.
-    saved_w: f64,
+    /// What it draws beyond what its work would cost elsewhere, W: below 0 where it saves.
+    extra_w: f64,
+    /// That as a functional of the parameters.
+    extra: Row,
 }
 
-/// Chooses the home, again and again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Chooser {
-    /// The class that is best by what is learnt, and since which observation it has been.
-    class: Option<usize>,
-    since: u64,
-}
-
-impl Chooser {
-    /// The home by the power that was believed before any observation and the one that is after so many.
-    pub fn choose(
-        &mut self,
-        shape: &Shape,
-        prior: &PowerModel,
-        now: &PowerModel,
-        observations: u64,
-    ) -> Option<Home> {
-        let home = best(shape, now);
-        let class = home.map(|home| home.class);
-        if class != self.class {
-            (self.class, self.since) = (class, observations);
-        }
-        let lasts = observations - self.since >= LASTING;
-        let agreed = || best(shape, prior).map(|home| home.class) == class;
-        let home = home.filter(|_| lasts || agreed())?;
-        Some(Home {
-            class: home.class,
-            most_cap: home.most_cap.to_u32()?.max(1),
-        })
+/// The home by what was believed before any measurement and by `parameters`, which are believed now.
+pub(super) fn choose(terms: &Terms, filter: &Filter, parameters: &DVector<f64>) -> Option<Home> {
+    let (before, now) = (
+        candidates(terms, filter.prior_mean()),
+        candidates(terms, parameters),
+    );
+    let home = best(&now)?;
+    let agreed = best(&before).is_some_and(|before| before.class == home.class);
+    if !agreed && !is_sure(home, &now, filter) {
+        return None;
     }
+    Some(Home {
+        class: home.class,
+        most_cap: home.most_cap.to_u32()?.max(1),
+    })
 }
 
-/// What saves most; `None` where nothing does.
-fn best(shape: &Shape, power: &PowerModel) -> Option<Choice> {
-    (0..shape.classes.len())
-        .filter_map(|class| alone(shape, power, class))
-        .max_by(|a, b| a.saved_w.total_cmp(&b.saved_w))
+/// The choice that saves most; `None` where none does.
+fn best(candidates: &[Choice]) -> Option<&Choice> {
+    let saving = candidates.iter().filter(|choice| choice.extra_w < 0.0);
+    saving.min_by(|a, b| a.extra_w.total_cmp(&b.extra_w))
 }
 
-/// A group of the class that does all there is to do, at its best OPP. `None` where that saves nothing: it
-/// costs more than work elsewhere, it is one CPU or has several clocks, or there is no other group.
-fn alone(shape: &Shape, power: &PowerModel, class: usize) -> Option<Choice> {
-    let (own_shape, own_power) = (shape.classes.get(class)?, power.classes.get(class)?);
-    let cpus = f64::from(own_shape.cpus / own_shape.domains);
+/// Whether the home saves more than each other one, and than none, by more than that is doubted.
+fn is_sure(home: &Choice, candidates: &[Choice], filter: &Filter) -> bool {
+    let others = candidates.iter().filter(|other| other.class != home.class);
+    let none = (0.0, &Row::default());
+    let mut others = others
+        .map(|other| (other.extra_w, &other.extra))
+        .chain([none]);
+    others.all(|(extra_w, extra)| {
+        let doubt_w = filter.variance_of(&home.extra.minus(1.0, extra)).sqrt();
+        extra_w - home.extra_w >= SURE * doubt_w
+    })
+}
+
+/// Each class that can be the home, at its best OPP.
+fn candidates(terms: &Terms, parameters: &DVector<f64>) -> Vec<Choice> {
+    (0..terms.classes.len())
+        .filter_map(|class| alone(terms, parameters, class))
+        .collect()
+}
+
+/// A group of the class that does all there is to do, at its best OPP. `None` where it cannot: it is one CPU or
+/// has several clocks, or there is no other group.
+fn alone(terms: &Terms, parameters: &DVector<f64>, class: usize) -> Option<Choice> {
+    let (shape, own) = (terms.shape.classes.get(class)?, terms.classes.get(class)?);
+    let cpus = f64::from(shape.cpus / shape.domains);
     if cpus <= 1.0 {
         return None;
     }
-    let classes = shape.classes.iter().zip(&power.classes).enumerate();
-    // by a CPU that is awake alone, for one capacity unit
-    let elsewhere_w = classes
-        .filter(|(other, (shape, _))| *other != class || shape.domains > 1)
-        .flat_map(|(_, (shape, power))| opps(shape, power))
-        .map(|(cap, busy_w, shared_w)| (busy_w + shared_w) / cap)
-        .min_by(f64::total_cmp)?;
-    let at_opp = |(cap, busy_w, shared_w): (f64, f64, f64)| Choice {
-        class,
-        most_cap: USABLE * cpus * cap,
-        saved_w: LITTLE_WORK * cpus * cap * elsewhere_w - (cpus * busy_w + shared_w),
+    let classes = terms.classes.iter().zip(&terms.shape.classes).enumerate();
+    // by a CPU that is awake alone
+    let per_cap = |(row, cap): &(Row, f64)| dot(row, parameters) / cap;
+    let (elsewhere, elsewhere_cap) = classes
+        .filter(|(other, (_, shape))| *other != class || shape.domains > 1)
+        .flat_map(|(_, (terms, shape))| {
+            opps(shape).map(move |(opp, cap)| (terms.awake(opp, 1.0), cap))
+        })
+        .min_by(|a, b| per_cap(a).total_cmp(&per_cap(b)))?;
+    let at_opp = |(opp, cap): (usize, f64)| {
+        let work_elsewhere = LITTLE_WORK * cpus * cap / elsewhere_cap;
+        let extra = own.awake(opp, cpus).minus(work_elsewhere, &elsewhere);
+        Choice {
+            class,
+            most_cap: USABLE * cpus * cap,
+            extra_w: dot(&extra, parameters),
+            extra,
+        }
     };
-    let choices: Vec<Choice> = opps(own_shape, own_power).map(at_opp).collect();
-    let saved_w = choices.iter().map(|it| it.saved_w).max_by(f64::total_cmp);
-    let saved_w = saved_w.filter(|saved_w| *saved_w > 0.0)?;
-    let nearly = |choice: &&Choice| choice.saved_w >= NEARLY * saved_w;
-    let limit = choices.iter().rev().find(nearly)?;
-    Some(Choice { saved_w, ..*limit })
+    let choices: Vec<Choice> = opps(shape).map(at_opp).collect();
+    let best = choices
+        .iter()
+        .min_by(|a, b| a.extra_w.total_cmp(&b.extra_w))?;
+    let nearly = |choice: &&Choice| choice.extra_w <= NEARLY * best.extra_w;
+    let limit = choices.iter().rev().find(nearly).unwrap_or(best);
+    Some(Choice {
+        most_cap: limit.most_cap,
+        ..best.clone()
+    })
 }
 
-/// Of each OPP: what a CPU offers, what a busy one draws and what its group shares.
-fn opps(shape: &ClassShape, power: &ClassPower) -> impl Iterator<Item = (f64, f64, f64)> {
+/// Of each OPP: its index, and what a CPU offers.
+fn opps(shape: &ClassShape) -> impl Iterator<Item = (usize, f64)> {
     let caps = shape.opps.iter().map(|opp| f64::from(opp.cap.get()));
-    let powers = power.busy_w.iter().zip(&power.shared_w);
-    caps.zip(powers)
-        .map(|(cap, (busy_w, shared_w))| (cap, *busy_w, *shared_w))
+    caps.enumerate()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::testing::observe;
-    use crate::model::{Model, OppShape, Prior};
+    use crate::model::{Model, OppShape, Prior, Shape};
     use crate::units::{Capacity, KHz, Microwatts};
 
     /// A class with a clock for each group, and these capacities.
@@ -191,19 +207,22 @@ mod tests {
     }
 
     #[test]
-    fn measurements_that_speak_against_the_prior_have_to_last() {
-        let mut model = two_alike();
-        let homes: Vec<_> = (0..400)
-            .map(|row| {
-                observe(&mut model, [row % 7, (row / 2) % 5], [26_000, 18_000]);
+    fn measurements_that_speak_against_the_prior_have_to_be_beyond_doubt() {
+        let homes_if = |second_uj: u64| -> Vec<_> {
+            let mut model = two_alike();
+            let learnt = (0..400).map(|row| {
+                observe(&mut model, [row % 7, (row / 2) % 5], [20_000, second_uj]);
                 home(&mut model).map(|(class, _)| class)
-            })
-            .collect();
-        let none = homes.iter().position(Option::is_none).unwrap();
-        let other = homes.iter().position(|home| *home == Some(1)).unwrap();
-        assert!(homes[..none].iter().all(|home| *home == Some(0)));
-        assert!(homes[none..other].iter().all(Option::is_none));
-        assert!(homes[other..].iter().all(|home| *home == Some(1)));
-        assert_eq!(other - none, usize::try_from(LASTING).unwrap());
+            });
+            learnt.collect()
+        };
+        let cheap = homes_if(16_000);
+        let none = cheap.iter().position(Option::is_none).unwrap();
+        let other = cheap.iter().position(|home| *home == Some(1)).unwrap();
+        assert!(cheap[..none].iter().all(|home| *home == Some(0)));
+        assert!(cheap[none..other].iter().all(Option::is_none));
+        assert!(cheap[other..].iter().all(|home| *home == Some(1)));
+        // A hundredth is less than what four hundred rows leave open.
+        assert_eq!(homes_if(19_800).last().unwrap(), &None);
     }
 }

@@ -56,9 +56,6 @@ pub struct Model {
     channels: [Channel; features::METERS],
     calibration: Option<Calibration>,
     publisher: Publisher,
-    home: home::Chooser,
-    /// How many were learnt.
-    observations: u64,
     /// Per class: how long it has been out of use, or since it was last doubted for that, s.
     unused_s: Vec<f64>,
 }
@@ -107,8 +104,6 @@ impl Model {
             terms,
             calibration,
             publisher: Publisher::default(),
-            home: home::Chooser::default(),
-            observations: 0,
         }
     }
 
@@ -124,7 +119,6 @@ impl Model {
             Ok(rows) => rows,
             Err(reason) => return Verdict::Rejected(reason),
         };
-        self.observations += 1;
         let mut verdict = Verdict::Accepted;
         let alike = features::float(u64::try_from(rows.len()).unwrap_or(1));
         for channel in &mut self.channels {
@@ -255,10 +249,10 @@ impl Model {
     /// The table to publish. It changes, and its generation grows, only when a cost that a placement can
     /// see has moved by more than 3 %, or the home has.
     pub fn cost_table(&mut self) -> CostTable {
-        let (power, shape) = (self.power(), &self.terms.shape);
-        let prior = PowerModel::from_parameters(&self.terms, self.filter.prior_mean());
-        let home = (self.home).choose(shape, &prior, &power, self.observations);
-        self.publisher.publish(shape, &power, home)
+        let parameters = self.filter.estimate();
+        let power = PowerModel::from_parameters(&self.terms, &parameters);
+        let home = home::choose(&self.terms, &self.filter, &parameters);
+        self.publisher.publish(&self.terms.shape, &power, home)
     }
 
     /// Per OPP of a class: power of its first busy CPU, shared power included, above deepest idle. Empty
@@ -271,13 +265,8 @@ impl Model {
             return Vec::new();
         };
         let parameters = self.filter.estimate();
-        let estimate = |(opp, (shape, drive)): (usize, (&OppShape, &f64))| {
-            let mut row = Row::default();
-            row.push(terms.busy + opp, 1.0);
-            if let Some(shared) = terms.shared {
-                row.push(shared, 1.0);
-                row.push(shared + 1, *drive);
-            }
+        let estimate = |(opp, shape): (usize, &OppShape)| {
+            let row = terms.awake(opp, 1.0);
             let variance = self.filter.variance_of(&row);
             let watts = fit::dot(&row, &parameters);
             let (low, high) = estimate::interval(watts, variance.sqrt());
@@ -290,13 +279,7 @@ impl Model {
             };
             (*shape, estimate)
         };
-        shape
-            .opps
-            .iter()
-            .zip(&terms.drive)
-            .enumerate()
-            .map(estimate)
-            .collect()
+        shape.opps.iter().enumerate().map(estimate).collect()
     }
 
     /// Per class: how much of the prior's doubt about its busy power is gone, 0 (none) to 1, averaged over
