@@ -14,8 +14,6 @@ pub const MAX_IDLE_DEPTHS: usize = 2;
 pub const MAX_POWER_UW: u32 = 1_000_000_000;
 /// Largest wake-up energy in a [`CostTable`]: 1 J in nJ.
 pub const MAX_WAKE_NJ: u32 = 1_000_000_000;
-/// Most that all CPUs that this scheduler runs on offer, capacity units.
-const MAX_HOME_CAP: u32 = 1 << 20;
 
 /// Where an energy came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,8 +173,8 @@ pub struct ClassCost {
 pub struct Home {
     /// Index of the class, in the topology's order; its first group is meant.
     pub class: usize,
-    /// What all tasks together may use there, capacity units, 1..=2^20.
-    pub most_cap: u32,
+    /// What a CPU there offers at the fastest clock that it should take for that, capacity units, 1..=1024.
+    pub opp_cap: u32,
 }
 
 /// What is published to BPF: the cost of work on each class.
@@ -238,7 +236,12 @@ impl CostTable {
             let class = u32::try_from(home.class).unwrap_or(u32::MAX);
             let classes = u32::try_from(self.classes.len()).unwrap_or(u32::MAX);
             range("the home's class".into(), class, 0, classes - 1)?;
-            range("the home's limit".into(), home.most_cap, 1, MAX_HOME_CAP)?;
+            range(
+                "the home's limit".into(),
+                home.opp_cap,
+                1,
+                Capacity::MAX.get().into(),
+            )?;
         }
         Ok(())
     }
@@ -316,7 +319,7 @@ mod tests {
             }],
             home: Some(Home {
                 class: 0,
-                most_cap: 500,
+                opp_cap: 500,
             }),
         }
     }

@@ -387,7 +387,7 @@ fn cost_bytes(table: &CostTable) -> Result<Vec<u8>> {
     }
     words.resize(max_classes * row_words, 0);
     let home = match table.home {
-        Some(home) => [u32::try_from(home.class)?, home.most_cap],
+        Some(home) => [u32::try_from(home.class)?, home.opp_cap],
         None => [intf::joule_limits_JOULE_NO_CLASS, 0],
     };
     let rest = home.into_iter().chain(words).flat_map(u32::to_ne_bytes);
@@ -458,7 +458,7 @@ mod tests {
             classes: vec![class(&[100, 200]), class(&[1024])],
             home: Some(Home {
                 class: 1,
-                most_cap: 300,
+                opp_cap: 300,
             }),
         };
         let bytes = cost_bytes(&table).unwrap();

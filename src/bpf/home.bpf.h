@@ -10,7 +10,8 @@
  * that fits goes to the home; where no CPU idles there it waits, for the profile's patience at
  * most, and the clock follows what has to wait.
  *
- * Which group that is, and up to how much, comes with the table (src/model/home.rs).
+ * Which group that is, and up to which clock it should be, comes with the table
+ * (src/model/home.rs).
  *
  * Units: capacity and utilisation on the scale of 1024.
  *
@@ -47,7 +48,7 @@ static u32 home_for(u32 fitting_cap, u32 slot, u64 now)
 {
 	const struct joule_cost_table *table = bpf_map_lookup_elem(&cost_tables, &slot);
 	const volatile struct joule_group *info;
-	u32 group, most_cap;
+	u32 group, offered_cap;
 	u64 groups;
 
 	if (!table || !settings.patience_us)
@@ -57,10 +58,11 @@ static u32 home_for(u32 fitting_cap, u32 slot, u64 now)
 		return JOULE_NO_GROUP;
 	group = lowest_bit(groups);
 	info = group_info(group);
-	if (!info || fitting_cap > group_offers(group))
+	offered_cap = group_offers(group);
+	if (!info || fitting_cap > offered_cap)
 		return JOULE_NO_GROUP;
-	most_cap = min_u32(table->home_cap, usable_cap(info->nr_cpus, group_offers(group)));
-	return total_cap(now) <= most_cap ? group : JOULE_NO_GROUP;
+	offered_cap = min_u32(offered_cap, table->home_cap);
+	return total_cap(now) <= usable_cap(info->nr_cpus, offered_cap) ? group : JOULE_NO_GROUP;
 }
 
 #endif /* __JOULE_HOME_BPF_H */

@@ -98,7 +98,7 @@ _Static_assert(sizeof(struct joule_cost_row) == 4 + 3 * 4 * 32 + 12 + 1024 + 32,
 struct joule_cost_table {
 	u64 generation;
 	u32 home_class; /* whose first group is the home; JOULE_NO_CLASS: there is none */
-	u32 home_cap;	/* that all tasks may use together there */
+	u32 home_cap;	/* of one of its CPUs, at the fastest clock that it should take */
 	struct joule_cost_row row[JOULE_MAX_CLASSES];
 };
 

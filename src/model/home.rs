@@ -13,8 +13,8 @@
 use super::features::{ClassShape, Row, Terms};
 use super::fit::{Filter, dot};
 use crate::observation::Home;
+use crate::units::Capacity;
 use nalgebra::DVector;
-use num_traits::ToPrimitive;
 
 /// A group that has little to do draws half as much again as for its work, to be waked and awake.
 const LITTLE_WORK: f64 = 1.5;
@@ -25,15 +25,13 @@ const SURE: f64 = 1.0;
 /// saved is the home's limit, which errors of single OPPs then move less. With nine tenths one cluster took so much
 /// of a load that what it draws by being awake could not be told from what is drawn always.
 const NEARLY: f64 = 0.95;
-/// What tasks may use of CPUs, of what these offer, if they are to have no others: they wake together, and
-/// each CPU must offer half as much again as its share.
-const USABLE: f64 = 2.0 / 3.0;
 
 /// A group of a class that does all there is to do.
 #[derive(Clone, Debug)]
 struct Choice {
     class: usize,
-    most_cap: f64,
+    /// What a CPU offers at the fastest OPP up to which it should be the home.
+    opp_cap: Capacity,
     /// What it draws beyond what its work would cost elsewhere, W: below 0 where it saves.
     extra_w: f64,
     /// That as a functional of the parameters.
@@ -53,7 +51,7 @@ pub(super) fn choose(terms: &Terms, filter: &Filter, parameters: &DVector<f64>) 
     }
     Some(Home {
         class: home.class,
-        most_cap: home.most_cap.to_u32()?.max(1),
+        opp_cap: home.opp_cap.get().into(),
     })
 }
 
@@ -97,15 +95,15 @@ fn alone(terms: &Terms, parameters: &DVector<f64>, class: usize) -> Option<Choic
     let (elsewhere, elsewhere_cap) = classes
         .filter(|(other, (_, shape))| *other != class || shape.domains > 1)
         .flat_map(|(_, (terms, shape))| {
-            opps(shape).map(move |(opp, cap)| (terms.awake(opp, 1.0), cap))
+            opps(shape).map(move |(opp, cap)| (terms.awake(opp, 1.0), float(cap)))
         })
         .min_by(|a, b| per_cap(a).total_cmp(&per_cap(b)))?;
-    let at_opp = |(opp, cap): (usize, f64)| {
-        let work_elsewhere = LITTLE_WORK * cpus * cap / elsewhere_cap;
+    let at_opp = |(opp, cap): (usize, Capacity)| {
+        let work_elsewhere = LITTLE_WORK * cpus * float(cap) / elsewhere_cap;
         let extra = own.awake(opp, cpus).minus(work_elsewhere, &elsewhere);
         Choice {
             class,
-            most_cap: USABLE * cpus * cap,
+            opp_cap: cap,
             extra_w: dot(&extra, parameters),
             extra,
         }
@@ -117,15 +115,18 @@ fn alone(terms: &Terms, parameters: &DVector<f64>, class: usize) -> Option<Choic
     let nearly = |choice: &&Choice| choice.extra_w <= NEARLY * best.extra_w;
     let limit = choices.iter().rev().find(nearly).unwrap_or(best);
     Some(Choice {
-        most_cap: limit.most_cap,
+        opp_cap: limit.opp_cap,
         ..best.clone()
     })
 }
 
 /// Of each OPP: its index, and what a CPU offers.
-fn opps(shape: &ClassShape) -> impl Iterator<Item = (usize, f64)> {
-    let caps = shape.opps.iter().map(|opp| f64::from(opp.cap.get()));
-    caps.enumerate()
+fn opps(shape: &ClassShape) -> impl Iterator<Item = (usize, Capacity)> {
+    shape.opps.iter().map(|opp| opp.cap).enumerate()
+}
+
+fn float(cap: Capacity) -> f64 {
+    f64::from(cap.get())
 }
 
 #[cfg(test)]
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
     use crate::model::testing::observe;
     use crate::model::{Model, OppShape, Prior, Shape};
-    use crate::units::{Capacity, KHz, Microwatts};
+    use crate::units::{KHz, Microwatts};
 
     /// A class with a clock for each group, and these capacities.
     fn class(cpus: u16, groups: u16, caps: &[u64]) -> ClassShape {
@@ -165,7 +166,7 @@ mod tests {
 
     fn home(model: &mut Model) -> Option<(usize, u32)> {
         let home = model.cost_table().home;
-        home.map(|home| (home.class, home.most_cap))
+        home.map(|home| (home.class, home.opp_cap))
     }
 
     #[test]
@@ -176,8 +177,8 @@ mod tests {
             let big = class(2, 1, &[800]);
             home(&mut model(&[(little, &[60, 100, most]), (big, &[800])]))
         };
-        assert_eq!(home_of(700), Some((0, 400)));
-        assert_eq!(home_of(500), Some((0, 800)));
+        assert_eq!(home_of(700), Some((0, 200)));
+        assert_eq!(home_of(500), Some((0, 400)));
     }
 
     #[test]
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(home(&mut each_its_clock), None);
         assert_eq!(home(&mut model(&[(class(4, 1, &[800]), &[400])])), None);
         let mut two_alike = model(&[(class(8, 2, &[900]), &[400])]);
-        assert_eq!(home(&mut two_alike), Some((0, 2400)));
+        assert_eq!(home(&mut two_alike), Some((0, 900)));
     }
 
     /// Two classes alike, of which the prior says that the second draws a little more.
