@@ -37,8 +37,6 @@ pub struct ClassStats {
 
 /// How a number that is not known is told.
 pub const UNKNOWN: f64 = -1.0;
-/// How is told that each task always goes where it is cheapest.
-pub const NO_HOME: i64 = -1;
 
 /// Counters since the scheduler started, and how the control loop sees the machine now.
 ///
@@ -126,13 +124,7 @@ pub struct Stats {
     /// See the description.
     #[stat(desc = "generation of the published cost table; 0: the prior decides")]
     pub generation: u64,
-    /// See the description.
-    #[stat(
-        desc = "class of CPUs of which one group does all there is to do while that is little; -1: none"
-    )]
-    pub home: i64,
 }
-
 impl Default for Stats {
     fn default() -> Self {
         Self {
@@ -160,7 +152,6 @@ impl Default for Stats {
             confidence: 0.0,
             classes: BTreeMap::new(),
             generation: 0,
-            home: NO_HOME,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::model::{ClassShape, Model, Shape, Verdict};
 use crate::observation::{
     Activity, Burst, ClassActivity, CostTable, GroupActivity, IdleActivity, Meters, Observation,
 };
-use crate::stats::{ClassStats, NO_HOME, Stats, UNKNOWN};
+use crate::stats::{ClassStats, Stats, UNKNOWN};
 use crate::sysroot::SysRoot;
 use crate::topology::Topology;
 use crate::units::{KHz, Nanos};
@@ -61,7 +61,6 @@ struct View {
     groups_w: Vec<f64>,
     error_pct: f64,
     generation: u64,
-    home: i64,
 }
 
 impl Control {
@@ -121,7 +120,6 @@ impl Control {
                 groups_w: Vec::new(),
                 error_pct: UNKNOWN,
                 generation: 0,
-                home: NO_HOME,
             },
         }
     }
@@ -148,10 +146,7 @@ impl Control {
 
     /// The costs as they are believed now.
     pub fn costs(&mut self) -> CostTable {
-        let table = self.model.cost_table();
-        let home = table.home.and_then(|home| i64::try_from(home.class).ok());
-        self.view.home = home.unwrap_or(NO_HOME);
-        table
+        self.model.cost_table()
     }
 
     /// What the classes had to do in the last observation; empty before the first.
@@ -164,7 +159,7 @@ impl Control {
     pub fn turn(&mut self, activity: Activity, now: Moment) -> Decision {
         let observation = self.take(activity, now);
         let probe = observation.and_then(|observation| self.learn(&observation));
-        let table = self.costs();
+        let table = self.model.cost_table();
         self.view.generation = table.generation;
         Decision { table, probe }
     }
@@ -218,7 +213,6 @@ impl Control {
         stats.model_error_pct = self.view.error_pct;
         stats.confidence = confidence.iter().sum::<f64>() / classes;
         stats.generation = self.view.generation;
-        stats.home = self.view.home;
         for (class, confidence) in confidence.into_iter().enumerate() {
             let curve = self.model.curve(class);
             let sibling_watts = power.next().map_or_else(Vec::new, |class| class.sibling_w);

@@ -197,8 +197,7 @@ fn who_is_waked_by_the_timers_of_an_idle_cpu_runs_there() {
 }
 
 /// Eight tasks that together need a fifth of the middle cluster, where work is cheapest, wait for its two CPUs rather than
-/// wake another cluster, and that one is told to be the home. By prices alone a third of what they do is done elsewhere.
-/// Nothing is tried meanwhile.
+/// wake another cluster. By prices alone a third of what they do is done elsewhere. Nothing is tried meanwhile.
 #[test]
 fn light_loads_share_the_cluster_where_work_is_cheapest() {
     let light = catalogue::workload("periodic-05").unwrap();
@@ -209,7 +208,6 @@ fn light_loads_share_the_cluster_where_work_is_cheapest() {
         joule-load run /lab/light.json --seed 1 --duration 4 > /dev/null &
         sleep 1; say begin cat $vsoc/truth
         sleep 3; say end cat $vsoc/truth
-        say stats sh -c 'scx_joule --monitor 0.1 --json 2> /dev/null | head -n 1'
         lasted"#
     )))
     .results;
@@ -224,8 +222,6 @@ fn light_loads_share_the_cluster_where_work_is_cheapest() {
     let all: u64 = busy.iter().map(|(_, busy)| busy).sum();
     let home = busy.iter().find(|(name, _)| name == "mid").unwrap().1;
     assert!(home * 5 >= all * 4, "{busy:?}");
-    let stats: Value = serde_json::from_str(section(&results, "stats").trim()).unwrap();
-    assert_eq!(stats["home"], 1, "{stats}");
 }
 
 #[test]
