@@ -14,7 +14,7 @@ events=/sys/bus/event_source/devices/power/events
 perf="perf stat -a -x, -o /tmp/perf -e power/$(cat $events/energy-pkg)/,power/$(cat $events/energy-cores)/"
 stat="scx_joule stat -q --Joules --Summary --format json"
 say scale cat $events/energy-pkg.scale
-$stat --out /tmp/pmu -- $perf -- sh /lab/load.sh inner 40 || fail "stat over perf"
+$stat --out /tmp/pmu -- $perf -- sh /lab/load.sh inner 100 || fail "stat over perf"
 say perf grep power /tmp/perf
 say pmu cat /tmp/pmu
 $stat --out /tmp/tight -- sh /lab/load.sh tight 5 || fail stat
