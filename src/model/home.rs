@@ -76,31 +76,55 @@ fn is_sure(home: &Choice, candidates: &[Choice], filter: &Filter) -> bool {
 
 /// Each class that can be the home, at its best OPP.
 fn candidates(terms: &Terms, parameters: &DVector<f64>) -> Vec<Choice> {
-    (0..terms.classes.len())
-        .filter_map(|class| alone(terms, parameters, class))
+    let classes = 0..terms.classes.len();
+    let lone: Vec<Lone> = (classes.clone())
+        .filter_map(|class| cheapest_lone(terms, parameters, class))
+        .collect();
+    classes
+        .filter_map(|class| alone(terms, parameters, class, &lone))
         .collect()
+}
+
+/// A CPU of the class that is awake alone.
+struct Lone {
+    class: usize,
+    cap: f64,
+    per_cap_w: f64,
+    /// What it draws, as a functional of the parameters.
+    drawn: Row,
+}
+
+/// It, at the OPP at which its work is cheapest.
+fn cheapest_lone(terms: &Terms, parameters: &DVector<f64>, class: usize) -> Option<Lone> {
+    let (shape, own) = (terms.shape.classes.get(class)?, terms.classes.get(class)?);
+    let at_opp = |(opp, cap)| {
+        let (drawn, cap) = (own.awake(opp, 1.0), float(cap));
+        Lone {
+            class,
+            cap,
+            per_cap_w: dot(&drawn, parameters) / cap,
+            drawn,
+        }
+    };
+    let lone = opps(shape).map(at_opp);
+    lone.min_by(|a, b| a.per_cap_w.total_cmp(&b.per_cap_w))
 }
 
 /// A group of the class that does all there is to do, at its best OPP. `None` where it cannot: it is one CPU or
 /// has several clocks, or there is no other group.
-fn alone(terms: &Terms, parameters: &DVector<f64>, class: usize) -> Option<Choice> {
+fn alone(terms: &Terms, parameters: &DVector<f64>, class: usize, lone: &[Lone]) -> Option<Choice> {
     let (shape, own) = (terms.shape.classes.get(class)?, terms.classes.get(class)?);
     let cpus = f64::from(shape.cpus / shape.domains);
     if cpus <= 1.0 {
         return None;
     }
-    let classes = terms.classes.iter().zip(&terms.shape.classes).enumerate();
-    // by a CPU that is awake alone
-    let per_cap = |(row, cap): &(Row, f64)| dot(row, parameters) / cap;
-    let (elsewhere, elsewhere_cap) = classes
-        .filter(|(other, (_, shape))| *other != class || shape.domains > 1)
-        .flat_map(|(_, (terms, shape))| {
-            opps(shape).map(move |(opp, cap)| (terms.awake(opp, 1.0), float(cap)))
-        })
-        .min_by(|a, b| per_cap(a).total_cmp(&per_cap(b)))?;
+    let others = lone
+        .iter()
+        .filter(|it| it.class != class || shape.domains > 1);
+    let elsewhere = others.min_by(|a, b| a.per_cap_w.total_cmp(&b.per_cap_w))?;
     let at_opp = |(opp, cap): (usize, Capacity)| {
-        let work_elsewhere = LITTLE_WORK * cpus * float(cap) / elsewhere_cap;
-        let extra = own.awake(opp, cpus).minus(work_elsewhere, &elsewhere);
+        let work_elsewhere = LITTLE_WORK * cpus * float(cap) / elsewhere.cap;
+        let extra = own.awake(opp, cpus).minus(work_elsewhere, &elsewhere.drawn);
         Choice {
             class,
             opp_cap: cap,
