@@ -94,7 +94,7 @@ struct Lone {
     drawn: Row,
 }
 
-/// It, at the OPP at which its work is cheapest.
+/// Such a CPU, at the OPP at which its work is cheapest.
 fn cheapest_lone(terms: &Terms, parameters: &DVector<f64>, class: usize) -> Option<Lone> {
     let (shape, own) = (terms.shape.classes.get(class)?, terms.classes.get(class)?);
     let at_opp = |(opp, cap)| {
