@@ -135,11 +135,13 @@ struct Pace {
 }
 
 impl Pace {
+    /// The first turn, where learning begins, waits a pause: clusters that rest are at the clock where the
+    /// scheduler before left them, and draw more until they have been used than ever after.
     fn new(control: &Control) -> Self {
         let now = Instant::now();
         Self {
             last: now,
-            due: control.has_meter().then_some(now),
+            due: control.has_meter().then_some(now + SHORTEST_PAUSE),
         }
     }
 
