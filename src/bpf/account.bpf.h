@@ -94,13 +94,33 @@ static __always_inline u32 task_need(const struct task_ctx *tctx)
 }
 
 /*
- * Least capacity of a CPU that the task fits, which needs so much by itself. It leaves a quarter
- * to spare at least, as for the kernel (fits_capacity, kernel/sched/fair.c), since a CPU's
- * top clock has no reserve; what users ask for is meant as it is said.
+ * Room that a task leaves at least on a CPU that it fits, as a CPU's top clock has no reserve: the
+ * kernel's (fits_capacity, kernel/sched/fair.c). Less where its CPUs have a clock each and it takes
+ * a quarter of a CPU of full capacity or more: on a bigger one hardware would soon raise the clock
+ * far above what it needs, at twice the energy for the same work. Who sleeps for most of the time
+ * begins at a low clock, which a bigger CPU makes up for.
+ */
+#define ROOM_PCT 125
+#define ROOM_OF_BUSY_PCT 112
+#define BUSY_PART 4
+
+static __always_inline u32 room_pct(const struct task_ctx *tctx)
+{
+	u64 work_ns = work_of(tctx->run_ns * tctx->pace_cap);
+
+	return has_own_clock(tctx->group) && tctx->interval_ns &&
+			       BUSY_PART * work_ns >= tctx->interval_ns
+		       ? ROOM_OF_BUSY_PCT
+		       : ROOM_PCT;
+}
+
+/*
+ * Least capacity of a CPU that the task fits, which needs so much by itself; what users ask for is
+ * meant as it is said.
  */
 static __always_inline u32 fitting_cap(const struct task_ctx *tctx, u32 need_cap)
 {
-	u32 wanted = with_headroom(need_cap, max_u32(settings.headroom_pct, 125));
+	u32 wanted = with_headroom(need_cap, max_u32(settings.headroom_pct, room_pct(tctx)));
 
 	return clamped(wanted, tctx->least_cap, tctx->most_cap);
 }
