@@ -273,10 +273,26 @@ fn a_task_is_placed_within_its_clamps_and_what_is_left_of_cpus() {
         pct(&["limited"], "heavy", "mid"),
         pct(&["limited", "free"], "heavy", "big"),
     ];
-    let clamped = [
-        pct(&["free", "low"], "heavy", "little"),
-        pct(&["low", "high"], "light", "big"),
-    ];
+    // Whoever is taken for a small task goes where that is cheapest, be it a big CPU at its lowest clock.
+    let machine = machine();
+    let little_cap = machine.clusters[0].opps.last().unwrap().capacity;
+    let is_small = |cluster: &str, khz: u64| {
+        let cluster = machine.clusters.iter().find(|it| it.name == cluster);
+        let mut opps = cluster.into_iter().flat_map(|it| &it.opps);
+        opps.any(|opp| u64::from(opp.khz) == khz && opp.capacity <= little_cap)
+    };
+    let low_ns = |there: &dyn Fn(&str, u64) -> bool| {
+        let until = |run| time_at_opps_ns(section(&results, run), "heavy", there);
+        until("low") - until("free")
+    };
+    let small_pct = 100 * low_ns(&is_small) / low_ns(&|_, _| true);
+    let free_pct = 100 * time_at_opps_ns(section(&results, "free"), "heavy", is_small)
+        / time_of_tasks_ns(section(&results, "free"), "heavy", |_| true);
+    eprintln!(
+        "heavy: {small_pct} % with what a little CPU has at most, {free_pct} % without a clamp"
+    );
+    assert!(free_pct < 20);
+    let clamped = [small_pct, pct(&["low", "high"], "light", "big")];
     let pressed = [
         pct(&["high", "pressed"], "heavy", "mid"),
         pct(&["pressed", "relieved"], "heavy", "big"),
@@ -318,11 +334,17 @@ fn who_needs_more_takes_the_place_of_who_needs_less() {
 
 /// How long threads of that name ran in such clusters.
 fn time_of_tasks_ns(text: &str, name: &str, there: impl Fn(&str) -> bool) -> u64 {
+    time_at_opps_ns(text, name, |cluster, _| there(cluster))
+}
+
+/// How long threads of that name ran in such clusters at such frequencies, kHz.
+fn time_at_opps_ns(text: &str, name: &str, there: impl Fn(&str, u64) -> bool) -> u64 {
     let tasks = Tasks::parse(text).unwrap().tasks;
     let named = tasks.iter().filter(|task| task.comm.starts_with(name));
     let runs = named.flat_map(|task| &task.runs);
-    let there = runs.filter(|run| there(&run.cluster));
-    there.flat_map(|run| &run.opps).map(|(_, ns)| ns).sum()
+    let opps = runs.flat_map(|run| run.opps.iter().map(move |opp| (&run.cluster, opp)));
+    let there = opps.filter(|(cluster, (khz, _))| there(cluster, *khz));
+    there.map(|(_, (_, ns))| ns).sum()
 }
 
 #[test]
