@@ -125,6 +125,7 @@ pub struct Stats {
     #[stat(desc = "generation of the published cost table; 0: the prior decides")]
     pub generation: u64,
 }
+
 impl Default for Stats {
     fn default() -> Self {
         Self {

@@ -144,6 +144,8 @@ pub struct Policy {
     pub cpus: Vec<usize>,
     /// `scaling_driver`.
     pub driver: Option<String>,
+    /// `scaling_available_governors`, in the kernel's order.
+    pub governors: Option<Vec<String>>,
     /// `cpuinfo_min_freq`.
     pub min: Option<KHz>,
     /// `cpuinfo_max_freq`, which does not move with policy.
@@ -154,13 +156,18 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether the driver leaves the clock to the hardware and ignores the scheduler's wishes, as these do in
-    /// their active modes (Documentation/admin-guide/pm/{intel_pstate,amd-pstate}.rst).
+    /// Whether the driver leaves the clock to the hardware and ignores the scheduler's wishes. Drivers that
+    /// have no governors are said to offer two, in this order (show_scaling_available_governors,
+    /// drivers/cpufreq/cpufreq.c); where nothing is said, these are known to do so in their active modes
+    /// (Documentation/admin-guide/pm/{intel_pstate,amd-pstate}.rst).
     pub fn hardware_chooses(&self) -> bool {
-        matches!(
-            self.driver.as_deref(),
-            Some("intel_pstate" | "amd-pstate-epp")
-        )
+        match &self.governors {
+            Some(offered) => offered == &["performance", "powersave"],
+            None => matches!(
+                self.driver.as_deref(),
+                Some("intel_pstate" | "amd-pstate-epp")
+            ),
+        }
     }
 }
 
@@ -334,7 +341,7 @@ impl Topology {
                         min: cluster.opps.as_ref().and_then(|opps| opps.first().copied()),
                         max: cluster.opps.as_ref().and_then(|opps| opps.last().copied()),
                         opps: cluster.opps.clone(),
-                        driver: None,
+                        ..Policy::default()
                     }),
                     ..CpuFacts::default()
                 });

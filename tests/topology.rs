@@ -40,6 +40,24 @@ fn opps_include_the_boost_that_is_on_and_are_none_where_cpufreq_lists_none() {
 }
 
 #[test]
+fn hardware_chooses_the_clock_where_the_driver_has_no_governors() {
+    const OFFERED: &str = "sys/devices/system/cpu/cpufreq/policy0/scaling_available_governors";
+    let chooses = |sys: FakeSys| {
+        let policy = read(&sys.root()).domains[0].policy.clone();
+        policy.unwrap().hardware_chooses()
+    };
+    assert!(chooses(FakeSys::fixture("laptop")));
+    assert!(chooses(FakeSys::fixture("laptop").without(OFFERED)));
+    let passive = "conservative ondemand userspace powersave performance schedutil";
+    assert!(!chooses(FakeSys::fixture("laptop").set(OFFERED, passive)));
+    let phone = || FakeSys::fixture("phone");
+    assert!(!chooses(phone()));
+    assert!(chooses(phone().set(OFFERED, "performance powersave")));
+    assert!(!chooses(phone().set(OFFERED, "powersave performance")));
+    assert!(!chooses(phone().without(OFFERED)));
+}
+
+#[test]
 fn the_highest_frequency_is_the_hardwares_and_not_the_users_limit() {
     let policy = read(&FakeSys::fixture("phone").root()).domains[0]
         .policy

@@ -81,6 +81,12 @@ static __always_inline void advance_vtime(u32 group, u64 to)
 		*vtime = to;
 }
 
+/* What the task takes from one of its wake-ups to the next, on average; 0: not known. */
+static __always_inline u32 own_usual(const struct task_ctx *tctx)
+{
+	return usual_cap(tctx->run_ns, tctx->pace_cap, tctx->interval_ns);
+}
+
 /* What the task needs of a CPU by itself. */
 static __always_inline u32 own_need(const struct task_ctx *tctx)
 {
@@ -102,16 +108,12 @@ static __always_inline u32 task_need(const struct task_ctx *tctx)
  */
 #define ROOM_PCT 125
 #define ROOM_OF_BUSY_PCT 112
-#define BUSY_PART 4
+#define BUSY_CAP (CAPACITY_SCALE / 4)
 
 static __always_inline u32 room_pct(const struct task_ctx *tctx)
 {
-	u64 work_ns = work_of(tctx->run_ns * tctx->pace_cap);
-
-	return has_own_clock(tctx->group) && tctx->interval_ns &&
-			       BUSY_PART * work_ns >= tctx->interval_ns
-		       ? ROOM_OF_BUSY_PCT
-		       : ROOM_PCT;
+	return has_own_clock(tctx->group) && own_usual(tctx) >= BUSY_CAP ? ROOM_OF_BUSY_PCT
+									 : ROOM_PCT;
 }
 
 /*

@@ -323,9 +323,8 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 		return;
 	/* A clock of its own is hardware's to raise; on another CPU it would start slowly again. */
 	if (!has_own_clock(group))
-		tctx->catch_up_cap = catch_up_cap(
-			elapsed_ns(now, tctx->woke_at), tctx->interval_ns, capacity_now(cpu),
-			usual_cap(tctx->run_ns, tctx->pace_cap, tctx->interval_ns));
+		tctx->catch_up_cap = catch_up_cap(elapsed_ns(now, tctx->woke_at), tctx->interval_ns,
+						  capacity_now(cpu), own_usual(tctx));
 	charge(p, tctx, now);
 	tctx->share = share_of(p);
 	count_clock(cpu, now);

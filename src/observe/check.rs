@@ -312,10 +312,8 @@ impl Clocks {
             clocks
                 .preferences
                 .extend(of("energy_performance_preference"));
-            clocks.schedutil_everywhere &= of("scaling_available_governors").is_some_and(|all| {
-                all.split_whitespace()
-                    .any(|governor| governor == "schedutil")
-            });
+            let offered = policy.governors.as_deref().unwrap_or_default();
+            clocks.schedutil_everywhere &= offered.iter().any(|it| it == "schedutil");
         }
         for file in [
             "sys/devices/system/cpu/intel_pstate/status",

@@ -188,6 +188,7 @@ fn policy(sys: &SysRoot, dir: &str, id: usize) -> Result<Option<Policy>> {
             .into_iter()
             .collect(),
         driver: sys.text(format!("{dir}/scaling_driver"))?,
+        governors: sys.values(format!("{dir}/scaling_available_governors"), "names")?,
         min: khz("cpuinfo_min_freq")?,
         max,
         opps: opps(sys, dir, max)?,

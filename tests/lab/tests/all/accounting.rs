@@ -256,16 +256,17 @@ fn a_task_is_placed_within_its_clamps_and_what_is_left_of_cpus() {
     let guest = guest.file(workload("clamps"), "/lab/clamps.json");
     let guest = guest.file(workload("pressed"), "/lab/pressed.json");
     let results = succeed(&guest.script(&script)).results;
-    // the share of its time that a task ran in a cluster, in the last of these runs, %
-    let pct = |runs: &[&str], task: &str, cluster: &str| {
-        let ns = |there: fn(&str, &str) -> bool| {
-            let until = |run: &&str| {
-                time_of_tasks_ns(section(&results, run), task, |it| there(it, cluster))
-            };
+    // the share of its time that a task ran at such places, in the last of these runs, %
+    let pct_at = |runs: &[&str], task: &str, place: &dyn Fn(&str, u64) -> bool| {
+        let ns = |there: &dyn Fn(&str, u64) -> bool| {
+            let until = |run: &&str| time_at_opps_ns(section(&results, run), task, there);
             let mut runs = runs.iter().rev().map(until);
             runs.next().unwrap() - runs.next().unwrap_or(0)
         };
-        let pct = 100 * ns(|it, cluster| it == cluster) / ns(|_, _| true);
+        100 * ns(place) / ns(&|_, _| true)
+    };
+    let pct = |runs: &[&str], task: &str, cluster: &str| {
+        let pct = pct_at(runs, task, &|it, _| it == cluster);
         eprintln!("{task}, {runs:?}: {pct} % in {cluster}");
         pct
     };
@@ -281,13 +282,8 @@ fn a_task_is_placed_within_its_clamps_and_what_is_left_of_cpus() {
         let mut opps = cluster.into_iter().flat_map(|it| &it.opps);
         opps.any(|opp| u64::from(opp.khz) == khz && opp.capacity <= little_cap)
     };
-    let low_ns = |there: &dyn Fn(&str, u64) -> bool| {
-        let until = |run| time_at_opps_ns(section(&results, run), "heavy", there);
-        until("low") - until("free")
-    };
-    let small_pct = 100 * low_ns(&is_small) / low_ns(&|_, _| true);
-    let free_pct = 100 * time_at_opps_ns(section(&results, "free"), "heavy", is_small)
-        / time_of_tasks_ns(section(&results, "free"), "heavy", |_| true);
+    let small_pct = pct_at(&["free", "low"], "heavy", &is_small);
+    let free_pct = pct_at(&["limited", "free"], "heavy", &is_small);
     eprintln!(
         "heavy: {small_pct} % with what a little CPU has at most, {free_pct} % without a clamp"
     );
