@@ -59,9 +59,12 @@ struct cpu_ctx {
 	u32 asked_cap;	   /* need of the task for which it asked for its clock */
 	u64 run_vtime;	   /* virtual time of the task that runs here, as of run_vtime_at, */
 	u64 run_vtime_at;
-	u64 run_share; /* and its share */
-	u32 run_need;  /* what it needs, where CPUs share a clock; CAPACITY_SCALE: it may not go */
-	u32 gives_way; /* it goes elsewhere for one that needs more */
+	u64 run_share;	/* and its share */
+	u32 run_need;	/* what it needs, where CPUs share a clock; CAPACITY_SCALE: it may not go */
+	u32 gives_way;	/* it goes elsewhere for one that needs more */
+	u32 seat_cap;	/* what the task takes as a rule that has its seat here; 0: none has */
+	u32 seat_pid;	/* which task that is */
+	u64 seat_until; /* when it has given that up, unless it comes back */
 };
 
 struct {

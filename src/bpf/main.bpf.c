@@ -82,6 +82,7 @@ static __always_inline void count_delay(u64 waited_ns)
 #include "activity.bpf.h"
 #include "home.bpf.h"
 #include "share.bpf.h"
+#include "seat.bpf.h"
 #include "place.bpf.h"
 #include "queue.bpf.h"
 

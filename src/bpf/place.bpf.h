@@ -21,7 +21,8 @@
  * may make everybody's work dearer. Where each CPU has a clock of its own, which
  * is hardware's to set as a rule, a task pays for its own CPU at the pace that
  * it has been running at, and goes back to its previous CPU: one that has just
- * been taken starts slowly.
+ * been taken starts slowly. Who uses more than a little has a CPU of its own there, as far as
+ * there are enough (seat.bpf.h).
  *
  * A task may also wait for a busy group, when that is so much cheaper than any
  * idle CPU that the saving is worth the wait: the profile says how long a task
@@ -700,6 +701,8 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	}
 	if (group < JOULE_MAX_GROUPS) {
 		cpu = claim_awake(&survey, group);
+		if (cpu < 0 && !probing)
+			cpu = claim_seat(p, tctx, group, now);
 		if (cpu < 0)
 			cpu = claim_idle(p, tctx, group, prev_cpu, survey.demand.need_cap, now);
 		if (cpu >= 0) {

@@ -31,6 +31,7 @@ struct task_ctx {
 	u32 runnable;
 	u32 running;
 	u32 waked_by;	    /* the CPU, and 1, whose interrupts wake it wherever it runs; 0: none */
+	u32 seat;	    /* the CPU, and 1, that it sat down at (seat.bpf.h); 0: none */
 	u32 takes_cpu;	    /* the CPU, and 1, whose task gives way to it; 0: none */
 	u32 counted_weight; /* in its cgroup's sum; 0: not counted */
 };

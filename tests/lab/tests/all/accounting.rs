@@ -510,3 +510,27 @@ fn no_task_waits_long_under_a_load_that_never_ends_and_who_wakes_for_a_moment_ha
         assert!(response["p95"].as_u64().unwrap() <= 1_000, "{task}");
     }
 }
+
+/// Where each CPU has a clock of its own, who uses it more than a little has it for itself, and comes back to it.
+#[test]
+fn each_has_a_seat_where_there_are_as_many_cpus_as_tasks() {
+    let script = format!(
+        "{HEAD}
+        start
+        joule-load run /lab/seats.json --seed 1 --warmup 4 --json > /tmp/load 2> /tmp/log || fail joule-load
+        say load cat /tmp/load
+        lasted"
+    );
+    let laptop = catalogue::machine("laptop-hybrid").unwrap();
+    let guest = (lab().machine("accounting-seats", &laptop))
+        .program(scheduler())
+        .program(joule_load())
+        .file(workload("seats"), "/lab/seats.json");
+    let results = succeed(&guest.script(&script)).results;
+    let load: Value = serde_json::from_str(section(&results, "load")).unwrap();
+    let total = |figure: &str| load["total"][figure].as_u64().unwrap();
+    let (jobs, moves, missed) = (total("jobs"), total("migrations"), total("missed"));
+    eprintln!("{jobs} jobs, {moves} on another CPU than the one before, {missed} missed");
+    assert!(jobs > 2_000);
+    assert!(moves * 20 < jobs, "{moves} moves in {jobs} jobs");
+}
