@@ -701,7 +701,7 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	}
 	if (group < JOULE_MAX_GROUPS) {
 		cpu = claim_awake(&survey, group);
-		if (cpu < 0 && !probing)
+		if (cpu < 0)
 			cpu = claim_seat(p, tctx, group, now);
 		if (cpu < 0)
 			cpu = claim_idle(p, tctx, group, prev_cpu, survey.demand.need_cap, now);

@@ -11,9 +11,10 @@
  * task without one, or whose seat is taken at the moment, looks at a few idle CPUs of the group
  * that is cheapest for it. It sits down where nobody has a seat, or has not come back for long,
  * or takes the seat of a task that uses far more than itself. Where it finds none of these it
- * goes back to its own, if that is no smaller, or looks for one in the other groups of the same
- * size, and in bigger ones. So in the end the neediest are on the biggest CPUs, and everybody on
- * one that has the right clock. Who finds no seat is a guest on any idle CPU (claim_idle).
+ * goes back to its own, in whichever group that is, or, without one, looks in the other groups of
+ * the same size, and in bigger ones. So in the end the neediest are on the biggest CPUs, and
+ * everybody on one that has the right clock. Who finds no seat is a guest on any idle CPU
+ * (claim_idle).
  *
  * Units: capacity on the scale of 1024.
  *
@@ -142,8 +143,7 @@ static __noinline s32 claim_seat(struct task_struct *p, struct task_ctx *tctx, u
 	if (cpu >= 0)
 		return cpu;
 	if (own >= 0) {
-		if (group_offers(group_of_cpu(own)) < least_cap ||
-		    !scx_bpf_test_and_clear_cpu_idle(own))
+		if (!scx_bpf_test_and_clear_cpu_idle(own))
 			return -ENOENT;
 		sit_down(p, tctx, own, now);
 		return own;
