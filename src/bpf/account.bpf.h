@@ -81,12 +81,6 @@ static __always_inline void advance_vtime(u32 group, u64 to)
 		*vtime = to;
 }
 
-/* What the task takes from one of its wake-ups to the next, on average; 0: not known. */
-static __always_inline u32 own_usual(const struct task_ctx *tctx)
-{
-	return usual_cap(tctx->run_ns, tctx->pace_cap, tctx->interval_ns);
-}
-
 /* What the task needs of a CPU by itself. */
 static __always_inline u32 own_need(const struct task_ctx *tctx)
 {
@@ -104,27 +98,27 @@ static __always_inline u32 task_need(const struct task_ctx *tctx)
  * kernel's (fits_capacity, kernel/sched/fair.c). Less where its CPUs have a clock each and it takes
  * a quarter of a CPU of full capacity or more: on a bigger one hardware would soon raise the clock
  * far above what it needs, at twice the energy for the same work. Who sleeps for most of the time
- * begins at a low clock, which a bigger CPU makes up for.
+ * begins at a low clock, which a bigger CPU makes up for. To stay where it is, it needs less room
+ * than to come: on the other CPU it begins at a low clock, is late, and what piles up meanwhile
+ * would send it back.
  */
 #define ROOM_PCT 125
 #define ROOM_OF_BUSY_PCT 112
+#define LESS_TO_STAY_PCT 10
 #define BUSY_CAP (CAPACITY_SCALE / 4)
 
-static __always_inline u32 room_pct(const struct task_ctx *tctx)
-{
-	return has_own_clock(tctx->group) && own_usual(tctx) >= BUSY_CAP ? ROOM_OF_BUSY_PCT
-									 : ROOM_PCT;
-}
-
 /*
- * Least capacity of a CPU that the task fits, which needs so much by itself; what users ask for is
- * meant as it is said.
+ * Least capacity of a CPU that the task fits, which needs so much by itself, to come there or to
+ * stay; what users ask for is meant as it is said.
  */
-static __always_inline u32 fitting_cap(const struct task_ctx *tctx, u32 need_cap)
+static __always_inline u32 fitting_cap(const struct task_ctx *tctx, u32 need_cap, bool stays)
 {
-	u32 wanted = with_headroom(need_cap, max_u32(settings.headroom_pct, room_pct(tctx)));
+	bool busy = has_own_clock(tctx->group) && tctx->usual_cap >= BUSY_CAP;
+	u32 room_pct = max_u32(settings.headroom_pct, busy ? ROOM_OF_BUSY_PCT : ROOM_PCT);
 
-	return clamped(wanted, tctx->least_cap, tctx->most_cap);
+	if (busy && stays)
+		room_pct -= LESS_TO_STAY_PCT;
+	return clamped(with_headroom(need_cap, room_pct), tctx->least_cap, tctx->most_cap);
 }
 
 /* Kernels with CONFIG_UCLAMP_TASK (kernel/sched/sched.h). */
@@ -225,6 +219,7 @@ static __always_inline u64 util_sleep(struct task_ctx *tctx, u64 util)
 	tctx->est_cap = util_est_after(tctx->est_cap, util_cap(util), tctx->interval_ns);
 	tctx->pace_cap = pace_after(tctx->pace_cap, tctx->ran_ns, tctx->lost_ns);
 	tctx->run_ns = mean_after(tctx->run_ns, tctx->ran_ns);
+	tctx->usual_cap = usual_cap(tctx->run_ns, tctx->pace_cap, tctx->interval_ns);
 	util = util_asleep(util, tctx->lost_ns);
 	tctx->ran_ns = tctx->lost_ns = 0;
 	tctx->catch_up_cap = 0;

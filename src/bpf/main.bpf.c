@@ -325,7 +325,7 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	/* A clock of its own is hardware's to raise; on another CPU it would start slowly again. */
 	if (!has_own_clock(group))
 		tctx->catch_up_cap = catch_up_cap(elapsed_ns(now, tctx->woke_at), tctx->interval_ns,
-						  capacity_now(cpu), own_usual(tctx));
+						  capacity_now(cpu), tctx->usual_cap);
 	charge(p, tctx, now);
 	tctx->share = share_of(p);
 	count_clock(cpu, now);

@@ -21,8 +21,9 @@
  * may make everybody's work dearer. Where each CPU has a clock of its own, which
  * is hardware's to set as a rule, a task pays for its own CPU at the pace that
  * it has been running at, and goes back to its previous CPU: one that has just
- * been taken starts slowly. Who uses more than a little has a CPU of its own there, as far as
- * there are enough (seat.bpf.h).
+ * been taken starts slowly. So the saving by which it leaves its group must be larger, and it
+ * needs less room to stay than to come (fitting_cap). Who uses more than a little has a CPU of its
+ * own there, as far as there are enough (seat.bpf.h).
  *
  * A task may also wait for a busy group, when that is so much cheaper than any
  * idle CPU that the saving is worth the wait: the profile says how long a task
@@ -185,6 +186,7 @@ static __always_inline s32 claim_idle(struct task_struct *p, const struct task_c
 struct demand {
 	u16 need_cap;	 /* that it will use, and that the clock must offer */
 	u16 fitting_cap; /* least capacity of a CPU that it fits */
+	u16 staying_cap; /* the same, of one of the group below */
 	u16 pace_cap;	 /* of the CPUs that it ran on */
 	u16 group;	 /* in whose sum it is already, with */
 	u16 awake_group; /* of the CPU that has been waked for it; JOULE_NO_GROUP: none */
@@ -355,6 +357,12 @@ static __noinline u64 group_done_after_ns(u32 group, u64 work_ns, u64 now)
 #define PROBE_ROOM 2
 
 /*
+ * So much more of its price must be saved by a task that leaves CPUs whose clocks hardware sets, by
+ * what ran there: on the other one it begins at a low clock, and is late.
+ */
+#define COLD_START_PCT 15
+
+/*
  * Prices a group for the task, with an idle CPU or without. A global function:
  * verified once, where the loop around it would be with every order of prices,
  * which is too much for Linux 6.18.
@@ -365,18 +373,24 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 {
 	const struct cpumask *cpus = cpus_of_group(group);
 	struct price price = {}, by_prior = {};
-	bool fitting;
+	bool stays, fitting;
 
 	if (!survey || !cpus || !may_use(p, group))
 		return 0;
-	fitting = survey->demand.fitting_cap <= group_offers(group);
+	stays = group == survey->demand.group;
+	fitting = (stays ? survey->demand.staying_cap : survey->demand.fitting_cap) <=
+		  group_offers(group);
 	if (fitting)
 		price_group(group, survey->slot, &survey->demand, &price);
 	if (fitting && survey->compare)
 		price_group(group, JOULE_STATIC_SLOT, &survey->demand, &by_prior);
-	if (group == survey->demand.group) {
-		price.run_uw -= price.run_uw * settings.hysteresis_pct / 100;
-		by_prior.run_uw -= by_prior.run_uw * settings.hysteresis_pct / 100;
+	if (stays) {
+		u32 hysteresis_pct = settings.hysteresis_pct;
+
+		if (hardware_clocks && has_own_clock(group))
+			hysteresis_pct += COLD_START_PCT;
+		price.run_uw -= price.run_uw * hysteresis_pct / 100;
+		by_prior.run_uw -= by_prior.run_uw * hysteresis_pct / 100;
 	}
 	consider(&survey->waiting, group, fitting, price.run_uw);
 	if (fitting && group == survey->waker_group)
@@ -490,7 +504,8 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 
 	survey->demand = (struct demand){
 		.need_cap = task_need(tctx),
-		.fitting_cap = fitting_cap(tctx, own_need(tctx)),
+		.fitting_cap = fitting_cap(tctx, own_need(tctx), false),
+		.staying_cap = fitting_cap(tctx, own_need(tctx), true),
 		.pace_cap = tctx->pace_cap,
 		.group = tctx->group,
 		.awake_group = survey->demand.awake_group,
@@ -616,7 +631,7 @@ __weak int cpu_of_lesser(struct task_struct *p __arg_trusted, const struct task_
 	if (!tctx || !may_use_all(p) || 8 * tctx->run_ns >= 7 * tctx->interval_ns)
 		return -ENOENT;
 	less_cap = task_need(tctx) * 3 / 4;
-	least_cap = fitting_cap(tctx, own_need(tctx));
+	least_cap = fitting_cap(tctx, own_need(tctx), false);
 	bpf_for (group, 0, topology.nr_groups) {
 		const struct cpumask *cpus = cpus_of_group(group);
 
@@ -701,7 +716,7 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	}
 	if (group < JOULE_MAX_GROUPS) {
 		cpu = claim_awake(&survey, group);
-		if (cpu < 0)
+		if (cpu < 0 && !probing)
 			cpu = claim_seat(p, tctx, group, now);
 		if (cpu < 0)
 			cpu = claim_idle(p, tctx, group, prev_cpu, survey.demand.need_cap, now);

@@ -223,7 +223,7 @@ static __always_inline bool is_misfit(const struct task_struct *p, const struct 
 	u32 need_cap = has_own_clock(group) ? max_u32(util_cap(tctx->util), tctx->est_cap)
 					    : own_need(tctx);
 
-	return fitting_cap(tctx, need_cap) > group_offers(group) && !is_pinned(p);
+	return fitting_cap(tctx, need_cap, true) > group_offers(group) && !is_pinned(p);
 }
 
 /* Whether the task runs, and will share its core for long while another core of its group idles. */

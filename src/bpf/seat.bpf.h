@@ -40,12 +40,12 @@
 /* So many idle CPUs of a group are looked at. */
 #define SEATS_TRIED 3
 
-/* Whether such a task has, or may have, a seat in such a group. */
+/* Whether such a task has, or may have, a seat in such a group; schedutil needs none. */
 static __always_inline bool may_sit(const struct task_struct *p, const struct task_ctx *tctx,
 				    u32 group)
 {
-	return !smt_enabled && has_own_clock(group) && may_use_all(p) &&
-	       own_usual(tctx) >= SEATED_CAP;
+	return hardware_clocks && !smt_enabled && has_own_clock(group) &&
+	       tctx->usual_cap >= SEATED_CAP && may_use_all(p);
 }
 
 static __always_inline bool is_owner(const struct cpu_ctx *cctx, const struct task_struct *p)
@@ -74,7 +74,7 @@ static __always_inline void sit_down(const struct task_struct *p, struct task_ct
 		before->seat_cap = 0;
 	tctx->seat = cpu + 1;
 	cctx->seat_pid = p->pid;
-	cctx->seat_cap = own_usual(tctx);
+	cctx->seat_cap = tctx->usual_cap;
 	cctx->seat_until = now + SEAT_INTERVALS * tctx->interval_ns;
 }
 
@@ -87,7 +87,7 @@ static __always_inline s32 find_seat(const struct task_struct *p, const struct t
 				     u32 group, const struct cpumask *idle_cpus, u64 now)
 {
 	const struct cpumask *cpus = cpus_of_group(group);
-	u32 most_cap = own_usual(tctx) * 3 / 2, i;
+	u32 most_cap = tctx->usual_cap * 3 / 2, i;
 	s32 cpu = scx_bpf_task_cpu(p), found = -ENOENT;
 
 	if (!cpus)
@@ -110,7 +110,17 @@ static __always_inline s32 find_seat(const struct task_struct *p, const struct t
 	return found;
 }
 
-/* Claims a seat in the group, and sits down there; negative where there is none. */
+/* Claims the CPU as the task's seat; negative where it does not idle. */
+static __noinline s32 claim_seat_at(const struct task_struct *p, struct task_ctx *tctx, s32 cpu,
+				    u64 now)
+{
+	if (cpu < 0 || !scx_bpf_test_and_clear_cpu_idle(cpu))
+		return -ENOENT;
+	sit_down(p, tctx, cpu, now);
+	return cpu;
+}
+
+/* Claims a seat in the group; negative where there is none. */
 static __noinline s32 claim_seat_in(struct task_struct *p, struct task_ctx *tctx, u32 group,
 				    u64 now)
 {
@@ -118,10 +128,7 @@ static __noinline s32 claim_seat_in(struct task_struct *p, struct task_ctx *tctx
 	s32 cpu = find_seat(p, tctx, group, idle_cpus, now);
 
 	scx_bpf_put_idle_cpumask(idle_cpus);
-	if (cpu < 0 || !scx_bpf_test_and_clear_cpu_idle(cpu))
-		return -ENOENT;
-	sit_down(p, tctx, cpu, now);
-	return cpu;
+	return claim_seat_at(p, tctx, cpu, now);
 }
 
 /*
@@ -131,23 +138,20 @@ static __noinline s32 claim_seat_in(struct task_struct *p, struct task_ctx *tctx
  */
 static __noinline s32 claim_seat(struct task_struct *p, struct task_ctx *tctx, u32 group, u64 now)
 {
-	u32 least_cap = group_offers(group),
-	    most_cap = own_usual(tctx) < BUSY_CAP ? least_cap : ~0U;
-	s32 own = seat_of(p, tctx), cpu = -ENOENT;
-	u32 other;
+	s32 own, cpu = -ENOENT;
+	u32 least_cap, most_cap, other;
 
 	if (!may_sit(p, tctx, group))
 		return -ENOENT;
+	own = seat_of(p, tctx);
 	if (group_of_cpu(own) != group || !is_idle(own))
 		cpu = claim_seat_in(p, tctx, group, now);
 	if (cpu >= 0)
 		return cpu;
-	if (own >= 0) {
-		if (!scx_bpf_test_and_clear_cpu_idle(own))
-			return -ENOENT;
-		sit_down(p, tctx, own, now);
-		return own;
-	}
+	if (own >= 0)
+		return claim_seat_at(p, tctx, own, now);
+	least_cap = group_offers(group);
+	most_cap = tctx->usual_cap < BUSY_CAP ? least_cap : ~0U;
 	bpf_for (other, 0, choosy ? 0 : topology.nr_groups) {
 		u32 offered_cap = group_offers(other);
 

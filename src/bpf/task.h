@@ -23,6 +23,7 @@ struct task_ctx {
 	u32 est_cap;	   /* util_est */
 	u32 catch_up_cap;  /* asked for until it sleeps; 0: it is not behind */
 	u32 pace_cap;	   /* capacity of the CPU while it ran, on average; 0: not known */
+	u32 usual_cap;	   /* of a CPU, from wake-up to wake-up, when it last slept; 0: not known */
 	u32 least_cap;	   /* uclamp: it is taken to need this much */
 	u32 most_cap;	   /* uclamp: and no more than this */
 	u32 counted_cap;   /* need counted in the group while runnable */
