@@ -11,6 +11,7 @@ use lab::catalogue;
 use lab::guest::{Guest, Outcome};
 use lab::machine::Machine;
 use lab::truth::{Tasks, Truth};
+use serde::Deserialize;
 use serde_json::Value;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -512,9 +513,11 @@ fn no_task_waits_long_under_a_load_that_never_ends_and_who_wakes_for_a_moment_ha
 }
 
 /// What became of a workload's jobs on the laptop whose CPUs have a clock each.
+#[derive(Debug, Deserialize)]
 struct Course {
     jobs: u64,
     /// On another CPU than the one before.
+    #[serde(rename = "migrations")]
     moves: u64,
     missed: u64,
 }
@@ -534,20 +537,9 @@ fn course_of(name: &str) -> Course {
         .program(joule_load())
         .file(workload(name), &format!("/lab/{name}.json"));
     let results = succeed(&guest.script(&script)).results;
-    let load: Value = serde_json::from_str(section(&results, "load")).unwrap();
-    eprintln!("{}", load["tasks"]);
-    let total = |figure: &str| load["total"][figure].as_u64().unwrap();
-    let course = Course {
-        jobs: total("jobs"),
-        moves: total("migrations"),
-        missed: total("missed"),
-    };
-    let Course {
-        jobs,
-        moves,
-        missed,
-    } = course;
-    eprintln!("{jobs} jobs, {moves} on another CPU than the one before, {missed} missed");
+    let mut load: Value = serde_json::from_str(section(&results, "load")).unwrap();
+    let course: Course = serde_json::from_value(load["total"].take()).unwrap();
+    eprintln!("{name}: {course:?}");
     course
 }
 
