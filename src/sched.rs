@@ -304,6 +304,7 @@ fn relations(topology: &Topology) -> Result<types::joule_topology> {
         slot.nr_cpus = u32::try_from(group.cpus.len())?;
         slot.class = u32::try_from(group.class)?;
         slot.per_cpu_freq = u32::from(group.per_cpu_freq);
+        slot.starts_slowly = u32::from(topology.starts_slowly(group));
         if let Some(groups) = relations.class_groups.get_mut(group.class) {
             *groups |= 1 << index;
         }

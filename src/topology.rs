@@ -375,6 +375,14 @@ impl Topology {
         Some(self.classes.get(self.cpu(id)?.class)?.capacity)
     }
 
+    /// Whether hardware sets the clock of each CPU of the group by what that CPU has done lately: whoever comes to
+    /// another CPU than before begins there slowly.
+    pub fn starts_slowly(&self, group: &Group) -> bool {
+        let policy = |&id: &usize| self.domains.get(self.cpu(id)?.domain)?.policy.as_ref();
+        let mut policies = group.cpus.iter().filter_map(policy);
+        group.per_cpu_freq && policies.any(Policy::hardware_chooses)
+    }
+
     /// One more than the highest possible CPU number (the kernel's `nr_cpu_ids`).
     pub fn nr_cpu_ids(&self) -> usize {
         self.possible.last().map_or(0, |last| last + 1)

@@ -14,7 +14,7 @@ use scx_joule::sysroot::{SysRoot, format_cpu_list as list};
 use scx_joule::topology::Topology;
 
 /// The relations as text, one set of CPUs each: `capacity: cpus` for classes, `cpus` for domains, and
-/// for groups `class/cpus` with `*` where each CPU has its own clock.
+/// for groups `class/cpus` with `*` where each CPU has its own clock, and `~` where hardware sets it.
 struct Relations {
     machine: &'static str,
     classes: &'static [&'static str],
@@ -33,7 +33,7 @@ const OWN: &[Relations] = &[
         machine: "laptop",
         classes: &["596: 8-11", "1024: 0-7"],
         domains: &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"],
-        groups: &["0/8-11*", "1/0-7*"],
+        groups: &["0/8-11~", "1/0-7~"],
     },
     Relations {
         machine: "offline",
@@ -63,7 +63,7 @@ const SHARED: &[Relations] = &[
             "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15",
             "16", "17", "18", "19",
         ],
-        groups: &["0/12-19*", "1/0-11*"],
+        groups: &["0/12-19~", "1/0-11~"],
     },
     Relations {
         machine: "128arm-2pa2n8cluster4co.tar.bz2",
@@ -112,7 +112,11 @@ fn assert_relations(topology: &Topology, expected: &Relations) {
         .map(|domain| list(&domain.cpus))
         .collect();
     let groups = topology.groups.iter().map(|group| {
-        let clock = if group.per_cpu_freq { "*" } else { "" };
+        let clock = match (group.per_cpu_freq, topology.starts_slowly(group)) {
+            (_, true) => "~",
+            (true, false) => "*",
+            (false, false) => "",
+        };
         format!("{}/{}{clock}", group.class, list(&group.cpus))
     });
     assert_eq!(classes, expected.classes, "classes of {machine}");

@@ -95,17 +95,22 @@ static __always_inline u32 task_need(const struct task_ctx *tctx)
 
 /*
  * Room that a task leaves at least on a CPU that it fits, as a CPU's top clock has no reserve: the
- * kernel's (fits_capacity, kernel/sched/fair.c). Less where its CPUs have a clock each and it takes
+ * kernel's (fits_capacity, kernel/sched/fair.c). Less where CPUs start slowly and it takes
  * a quarter of a CPU of full capacity or more: on a bigger one hardware would soon raise the clock
  * far above what it needs, at twice the energy for the same work. Who sleeps for most of the time
- * begins at a low clock, which a bigger CPU makes up for. To stay where it is, it needs less room
- * than to come: on the other CPU it begins at a low clock, is late, and what piles up meanwhile
- * would send it back.
+ * begins at a low clock, which a bigger CPU makes up for.
  */
 #define ROOM_PCT 125
 #define ROOM_OF_BUSY_PCT 112
-#define LESS_TO_STAY_PCT 10
 #define BUSY_CAP (CAPACITY_SCALE / 4)
+
+/*
+ * Who leaves a CPU that starts slowly begins at a low clock on the other one, is late, and what
+ * piles up meanwhile would send it back. So a busy task needs less room to stay than to come, and
+ * so much more of its price must be saved by any that leaves.
+ */
+#define LESS_TO_STAY_PCT 10
+#define COLD_START_PCT 15
 
 /*
  * Least capacity of a CPU that the task fits, which needs so much by itself, to come there or to
@@ -113,7 +118,7 @@ static __always_inline u32 task_need(const struct task_ctx *tctx)
  */
 static __always_inline u32 fitting_cap(const struct task_ctx *tctx, u32 need_cap, bool stays)
 {
-	bool busy = has_own_clock(tctx->group) && tctx->usual_cap >= BUSY_CAP;
+	bool busy = starts_slowly(tctx->group) && tctx->usual_cap >= BUSY_CAP;
 	u32 room_pct = max_u32(settings.headroom_pct, busy ? ROOM_OF_BUSY_PCT : ROOM_PCT);
 
 	if (busy && stays)
@@ -401,9 +406,9 @@ static __always_inline u32 group_waited_cap(const struct group_ctx *gctx, u64 no
 }
 
 /*
- * A wake-up was served after so long, by a CPU that delivers `capacity` now. A
- * clock of its own is hardware's: what its group winds up is no headroom, but
- * less patience. Written without the lock: a lost update is one wake-up not
+ * A wake-up was served after so long, by a CPU that delivers `capacity` now. Where
+ * hardware sets the clock, what its group winds up is no headroom, but less
+ * patience. Written without the lock: a lost update is one wake-up not
  * counted.
  */
 static __always_inline void guard_latency(u32 group, u64 waited_ns, u32 capacity)
@@ -413,7 +418,7 @@ static __always_inline void guard_latency(u32 group, u64 waited_ns, u32 capacity
 
 	if (!gctx || !(gctx->guard || late))
 		return;
-	at_top = capacity >= group_limit(group) && !has_own_clock(group);
+	at_top = capacity >= group_limit(group) && !starts_slowly(group);
 	gctx->guard = guard_after(gctx->guard, late, at_top);
 }
 

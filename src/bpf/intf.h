@@ -51,11 +51,12 @@ _Static_assert(sizeof(struct joule_config) == 40, "joule_config is 40 bytes");
 struct joule_group {
 	u32 capacity; /* of one CPU at its highest frequency */
 	u32 nr_cpus;
-	u32 class;	  /* row of the cost table */
-	u32 per_cpu_freq; /* 1 when each CPU has a clock of its own */
+	u32 class;	   /* row of the cost table */
+	u32 per_cpu_freq;  /* 1 when each CPU has a clock of its own */
+	u32 starts_slowly; /* 1 when that is hardware's to set */
 };
 
-_Static_assert(sizeof(struct joule_group) == 16, "joule_group is 16 bytes");
+_Static_assert(sizeof(struct joule_group) == 20, "joule_group is 20 bytes");
 
 /* The machine's relations (src/topology.rs). Groups ascend by capacity. */
 struct joule_topology {
@@ -67,7 +68,7 @@ struct joule_topology {
 	u16 cpu_sibling[JOULE_MAX_CPUS]; /* the other thread of its core, in the same group */
 };
 
-_Static_assert(sizeof(struct joule_topology) == 8 + 8 * 8 + 64 * 16 + 3 * 1024,
+_Static_assert(sizeof(struct joule_topology) == 8 + 8 * 8 + 64 * 20 + 3 * 1024,
 	       "joule_topology is packed");
 
 /*

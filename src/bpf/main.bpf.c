@@ -322,8 +322,8 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 
 	if (!tctx || !cctx)
 		return;
-	/* A clock of its own is hardware's to raise; on another CPU it would start slowly again. */
-	if (!has_own_clock(group))
+	/* Hardware raises the clock by itself; on another CPU it would start slowly again. */
+	if (!starts_slowly(group))
 		tctx->catch_up_cap = catch_up_cap(elapsed_ns(now, tctx->woke_at), tctx->interval_ns,
 						  capacity_now(cpu), tctx->usual_cap);
 	charge(p, tctx, now);

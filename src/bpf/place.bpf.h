@@ -18,12 +18,12 @@
  * for the others, and devices. Such a task is cheapest on the CPU that they have waked.
  *
  * CPUs that share a clock run at what the neediest of them asks for, so a task
- * may make everybody's work dearer. Where each CPU has a clock of its own, which
- * is hardware's to set as a rule, a task pays for its own CPU at the pace that
- * it has been running at, and goes back to its previous CPU: one that has just
- * been taken starts slowly. So the saving by which it leaves its group must be larger, and it
+ * may make everybody's work dearer. Where each CPU has a clock of its own, a task
+ * pays for its own CPU at the pace that it has been running at, and goes back to
+ * its previous CPU. Where hardware sets that clock, one that has just been taken
+ * starts slowly. So the saving by which a task leaves its group must be larger there, and it
  * needs less room to stay than to come (fitting_cap). Who uses more than a little has a CPU of its
- * own there, as far as there are enough (seat.bpf.h).
+ * own, as far as there are enough (seat.bpf.h).
  *
  * A task may also wait for a busy group, when that is so much cheaper than any
  * idle CPU that the saving is worth the wait: the profile says how long a task
@@ -36,9 +36,8 @@
  * next tick of its group sees to it (queue.bpf.h).
  * While there is little to do, one group does it all, and tasks wait for that one
  * (home.bpf.h).
- * Where each CPU has a clock of its own nobody waits: the clocks fall where
- * they have nothing to do, and who has waited is fetched by whichever CPU is
- * free, to begin there slowly.
+ * Where CPUs start slowly nobody waits: who has waited is fetched by whichever CPU
+ * is free, to begin anew there.
  *
  * Cost: one pass over the groups (not the CPUs), or over a few of each class
  * where that has many; idle CPUs come from the kernel's idle mask.
@@ -277,7 +276,7 @@ __weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 busy_
 	u32 patience_us = settings.patience_us;
 	u64 allowed;
 
-	if (waiting_uw >= at_once_uw || has_own_clock(group))
+	if (waiting_uw >= at_once_uw || starts_slowly(group))
 		return 0;
 	patience_us -= (u64)patience_us * group_guard(group) / GUARD_MOST;
 	allowed = allowed_wait_ns(at_once_uw, waiting_uw, patience_us);
@@ -357,12 +356,6 @@ static __noinline u64 group_done_after_ns(u32 group, u64 work_ns, u64 now)
 #define PROBE_ROOM 2
 
 /*
- * So much more of its price must be saved by a task that leaves CPUs whose clocks hardware sets, by
- * what ran there: on the other one it begins at a low clock, and is late.
- */
-#define COLD_START_PCT 15
-
-/*
  * Prices a group for the task, with an idle CPU or without. A global function:
  * verified once, where the loop around it would be with every order of prices,
  * which is too much for Linux 6.18.
@@ -387,7 +380,7 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 	if (stays) {
 		u32 hysteresis_pct = settings.hysteresis_pct;
 
-		if (hardware_clocks && has_own_clock(group))
+		if (starts_slowly(group))
 			hysteresis_pct += COLD_START_PCT;
 		price.run_uw -= price.run_uw * hysteresis_pct / 100;
 		by_prior.run_uw -= by_prior.run_uw * hysteresis_pct / 100;
@@ -500,12 +493,13 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 			  struct survey *survey)
 {
 	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask();
+	u32 need_cap = own_need(tctx);
 	u64 asked;
 
 	survey->demand = (struct demand){
-		.need_cap = task_need(tctx),
-		.fitting_cap = fitting_cap(tctx, own_need(tctx), false),
-		.staying_cap = fitting_cap(tctx, own_need(tctx), true),
+		.need_cap = clamped(need_cap, tctx->least_cap, tctx->most_cap),
+		.fitting_cap = fitting_cap(tctx, need_cap, false),
+		.staying_cap = fitting_cap(tctx, need_cap, true),
 		.pace_cap = tctx->pace_cap,
 		.group = tctx->group,
 		.awake_group = survey->demand.awake_group,
@@ -621,7 +615,7 @@ static __always_inline bool runs_less(s32 cpu, u32 group, u32 need_cap)
  * A CPU of a group that the task fits, on which one runs that needs less than three quarters of
  * what it needs and may go elsewhere; negative when two looks at each group find none. Who hardly
  * ever sleeps does not take places: it would send away all that do. Nobody is sent away where CPUs
- * have clocks of their own: on another one it would start slowly. A global function, verified once.
+ * start slowly. A global function, verified once.
  */
 __weak int cpu_of_lesser(struct task_struct *p __arg_trusted, const struct task_ctx *tctx)
 {
@@ -635,7 +629,7 @@ __weak int cpu_of_lesser(struct task_struct *p __arg_trusted, const struct task_
 	bpf_for (group, 0, topology.nr_groups) {
 		const struct cpumask *cpus = cpus_of_group(group);
 
-		if (!cpus || has_own_clock(group) || least_cap > group_offers(group))
+		if (!cpus || starts_slowly(group) || least_cap > group_offers(group))
 			continue;
 		cpu = last_busy_cpu(group);
 		if (runs_less(cpu, group, less_cap))
@@ -649,7 +643,7 @@ __weak int cpu_of_lesser(struct task_struct *p __arg_trusted, const struct task_
 
 /*
  * The group of this CPU, if its interrupts wake the task wherever that runs; else JOULE_NO_GROUP,
- * as where CPUs have clocks of their own: what the task ran on keeps its clock up for it.
+ * as where CPUs start slowly: what the task ran on keeps its clock up for it.
  */
 static __always_inline u32 waked_in_group(const struct task_struct *p, struct task_ctx *tctx,
 					  s32 prev_cpu)
@@ -657,7 +651,7 @@ static __always_inline u32 waked_in_group(const struct task_struct *p, struct ta
 	s32 cpu = bpf_get_smp_processor_id();
 	u32 group = group_of_cpu(cpu);
 
-	if (!is_idle(cpu) || has_own_clock(group) || !may_use_all(p))
+	if (!is_idle(cpu) || starts_slowly(group) || !may_use_all(p))
 		tctx->waked_by = 0;
 	else if (tctx->waked_by != cpu + 1)
 		tctx->waked_by = cpu == prev_cpu ? 0 : cpu + 1;

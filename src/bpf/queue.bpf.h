@@ -220,7 +220,7 @@ static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *
 static __always_inline bool is_misfit(const struct task_struct *p, const struct task_ctx *tctx,
 				      u32 group)
 {
-	u32 need_cap = has_own_clock(group) ? max_u32(util_cap(tctx->util), tctx->est_cap)
+	u32 need_cap = starts_slowly(group) ? max_u32(util_cap(tctx->util), tctx->est_cap)
 					    : own_need(tctx);
 
 	return fitting_cap(tctx, need_cap, true) > group_offers(group) && !is_pinned(p);
@@ -299,7 +299,7 @@ static void check_misfit(const struct task_struct *p, const struct task_ctx *tct
 		note_misfit(cpu, group);
 	else
 		forget_misfit(cpu, group);
-	if (!has_own_clock(group))
+	if (!starts_slowly(group))
 		cctx->run_need = anywhere ? task_need(tctx) : CAPACITY_SCALE;
 }
 

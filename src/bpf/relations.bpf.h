@@ -56,12 +56,23 @@ static __always_inline u32 group_capacity(u32 group)
 	return info ? info->capacity : 0;
 }
 
-/* Whether each CPU of the group has a clock of its own, which is hardware's to set as a rule. */
+/* Whether each CPU of the group has a clock of its own. */
 static __always_inline bool has_own_clock(u32 group)
 {
 	const volatile struct joule_group *info = group_info(group);
 
 	return info && info->per_cpu_freq;
+}
+
+/*
+ * Whether hardware sets that clock, by what the CPU has done lately: it falls while the CPU has
+ * nothing to do, so that whoever comes to another CPU than before begins there slowly.
+ */
+static __always_inline bool starts_slowly(u32 group)
+{
+	const volatile struct joule_group *info = group_info(group);
+
+	return info && info->starts_slowly;
 }
 
 static __always_inline u32 group_class(u32 group)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Seats: to whom a CPU belongs that has a clock of its own.
+ * Seats: to whom a CPU belongs that starts slowly.
  *
- * Such a clock follows what runs there: it suits one task, and is too high or too low for another.
- * Where there are more tasks than CPUs of the cheapest kind, whoever finds its CPU taken takes that
- * of the next one, and so on: all clocks are up, and now and then somebody has to begin on a big
- * CPU whose clock is low, which takes longer than most deadlines allow.
+ * Its clock, which hardware sets, follows what runs there: it suits one task, and is too high or
+ * too low for another. Where there are more tasks than CPUs of the cheapest kind, whoever finds its
+ * CPU taken takes that of the next one, and so on: all clocks are up, and now and then somebody has
+ * to begin on a big CPU whose clock is low, which takes longer than most deadlines allow.
  *
  * So each task that uses a CPU for more than a little has a seat: the CPU that it goes back to. A
  * task without one, or whose seat is taken at the moment, looks at a few idle CPUs of the group
@@ -40,12 +40,12 @@
 /* So many idle CPUs of a group are looked at. */
 #define SEATS_TRIED 3
 
-/* Whether such a task has, or may have, a seat in such a group; schedutil needs none. */
+/* Whether such a task has, or may have, a seat in such a group. */
 static __always_inline bool may_sit(const struct task_struct *p, const struct task_ctx *tctx,
 				    u32 group)
 {
-	return hardware_clocks && !smt_enabled && has_own_clock(group) &&
-	       tctx->usual_cap >= SEATED_CAP && may_use_all(p);
+	return !smt_enabled && starts_slowly(group) && tctx->usual_cap >= SEATED_CAP &&
+	       may_use_all(p);
 }
 
 static __always_inline bool is_owner(const struct cpu_ctx *cctx, const struct task_struct *p)
