@@ -114,6 +114,14 @@ static __always_inline u32 group_busy_cpus(u32 group)
 	return activity ? activity->busy_cpus : 0;
 }
 
+/* The CPU of the group that went to work last; it may be idle again. */
+static __always_inline s32 last_busy_cpu(u32 group)
+{
+	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
+
+	return activity ? activity->busy_cpu : -ENOENT;
+}
+
 /*
  * Capacity that the CPU delivers now, as the kernel sees its clock. Rounded:
  * the kernel has rounded down before, and a slow OPP of a little CPU would lose

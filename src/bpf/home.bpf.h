@@ -2,7 +2,7 @@
 /*
  * The home: the one group that does all there is to do while that is little.
  *
- * The price of a place (place.bpf.h) tells what one task more costs as things are, and two clusters
+ * The price of a place (price.bpf.h) tells what one task more costs as things are, and two clusters
  * awake, each slow and with a little to do, are a state that prices do not lead out of: tasks leave
  * the cheaper cluster when it has no idle CPU for them, the other one is awake as they keep coming,
  * and neither has so much to do that its clock rises. One cluster with a higher clock would do

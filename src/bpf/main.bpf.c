@@ -82,7 +82,9 @@ static __always_inline void count_delay(u64 waited_ns)
 #include "activity.bpf.h"
 #include "home.bpf.h"
 #include "share.bpf.h"
+#include "idle.bpf.h"
 #include "seat.bpf.h"
+#include "price.bpf.h"
 #include "place.bpf.h"
 #include "queue.bpf.h"
 

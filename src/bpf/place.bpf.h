@@ -2,28 +2,18 @@
 /*
  * Where a waking task goes.
  *
- * For each group that the task may use and fits into, the power that the group
- * would draw with the task, less what it draws without it, is the price of the
- * place; waking a CPU adds its energy, as power: paid once in the time between
- * two wake-ups of the task. The least price wins. The group that the task last
- * ran in keeps it unless the saving exceeds the profile's hysteresis. If the
- * task fits nowhere, the group with the most capacity takes it. Where no group
- * that it fits has an idle CPU, all of them draw what they can whoever runs: the one
- * that will have done the task's work first takes it. But if smaller CPUs idle, it takes
- * the place of a task that needs less, on a CPU that it fits, and that one goes to an idle CPU.
+ * Of the groups that the task may use and fits into, the one with the least price (price.bpf.h)
+ * takes it, on an idle CPU (idle.bpf.h). The group that the task last ran in keeps it unless the
+ * saving exceeds the profile's hysteresis. If the task fits nowhere, the group with the most
+ * capacity takes it. Where no group that it fits has an idle CPU, all of them draw what they can
+ * whoever runs: the one that will have done the task's work first takes it. But if smaller CPUs
+ * idle, it takes the place of a task that needs less, on a CPU that it fits, and that one goes to
+ * an idle CPU.
  *
- * A CPU that an interrupt has waked costs nothing to wake. As a rule the timer that wakes
- * a task goes off where the task ran last, so that this tells of the past only. But some wake
- * it from elsewhere, wherever it runs: timers of which the kernel has one idle CPU take care
- * for the others, and devices. Such a task is cheapest on the CPU that they have waked.
- *
- * CPUs that share a clock run at what the neediest of them asks for, so a task
- * may make everybody's work dearer. Where each CPU has a clock of its own, a task
- * pays for its own CPU at the pace that it has been running at, and goes back to
- * its previous CPU. Where hardware sets that clock, one that has just been taken
- * starts slowly. So the saving by which a task leaves its group must be larger there, and it
- * needs less room to stay than to come (fitting_cap). Who uses more than a little has a CPU of its
- * own, as far as there are enough (seat.bpf.h).
+ * Where hardware sets each CPU's clock, a CPU that has just been taken starts slowly. So a task
+ * goes back to its previous CPU there, the saving by which it leaves its group must be larger, and
+ * it needs less room to stay than to come (fitting_cap). Who uses more than a little has a CPU of
+ * its own, as far as there are enough (seat.bpf.h).
  *
  * A task may also wait for a busy group, when that is so much cheaper than any
  * idle CPU that the saving is worth the wait: the profile says how long a task
@@ -42,216 +32,13 @@
  * Cost: one pass over the groups (not the CPUs), or over a few of each class
  * where that has many; idle CPUs come from the kernel's idle mask.
  *
- * Concurrency: loads are read without a lock and may be one update old; the
- * idle CPU is claimed by the kernel's test-and-clear, so two wakers never get
- * the same one. A claimed CPU is always either used or kicked. A task waits by
+ * Concurrency: loads are read without a lock and may be one update old. A task waits by
  * choice only beside a CPU that is seen busy under its run queue's lock, which
  * is held until the kernel has put the task into the queue and again when that
  * CPU looks there, before it idles.
- *
- * Limits: which idle CPUs a group has is known, but only of the last one how
- * deep it is; the power that an idle CPU draws does not count.
  */
 #ifndef __JOULE_PLACE_BPF_H
 #define __JOULE_PLACE_BPF_H
-
-/* The CPU of the group that went to work last; it may be idle again. */
-static __always_inline s32 last_busy_cpu(u32 group)
-{
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-
-	return activity ? activity->busy_cpu : -ENOENT;
-}
-
-/*
- * A core is shared for so short a time, or for so small a part of what the task runs for, rather
- * than another one woken, whose clock is low.
- */
-#define SHORT_COMPANY_NS 200000
-#define COMPANY_OF_RUN 2
-
-/* Who shares its core for so long rather goes on with one of its own, though that starts slowly. */
-#define LONG_COMPANY_NS 2000000
-
-/* Whether the CPU is idle, and with it all of its core. */
-static __always_inline bool core_is_idle(s32 cpu)
-{
-	const struct cpumask *cores;
-	bool idle;
-
-	if (!smt_enabled)
-		return true;
-	cores = scx_bpf_get_idle_smtmask();
-	idle = bpf_cpumask_test_cpu(cpu, cores);
-	scx_bpf_put_idle_cpumask(cores);
-	return idle;
-}
-
-/* For how long the task is likely to share the CPU's core with what runs on the other thread. */
-static __noinline u64 company_ns(const struct task_ctx *tctx, s32 cpu, u64 now)
-{
-	const struct cpu_ctx *sibling = sibling_ctx(cpu);
-	u64 left = run_left_ns(tctx);
-
-	if (!sibling || core_is_idle(cpu))
-		return 0;
-	/* One that is about to wake up has been claimed, but has not begun. */
-	return sibling->state == CPU_STATE_BUSY ? min_u64(left, left_ns(sibling->free_at, now))
-						: left;
-}
-
-/*
- * Whether the CPU, the last of its group to idle, has left the group a clock that
- * is higher than a task which needs `need_cap` would ask for.
- */
-static __always_inline bool keeps_clock_up(s32 cpu, u32 need_cap)
-{
-	struct cpu_ctx *cctx = software_clocks ? cpu_ctx_of(cpu) : NULL;
-
-	return cctx && need_cap + need_cap / 4 < cctx->asked_cap;
-}
-
-/* Claims the CPU if it is one of the group, idle, and its core shared for less than so long. */
-static __always_inline bool claim_beside(const struct task_ctx *tctx, u32 group, s32 cpu,
-					 u64 company_below_ns, u64 now)
-{
-	/* A core of one thread has no sibling; the kernel ejects who asks for such a CPU. */
-	return group_of_cpu(cpu) == group && company_ns(tctx, cpu, now) < company_below_ns &&
-	       scx_bpf_test_and_clear_cpu_idle(cpu);
-}
-
-/*
- * On SMT: claims an idle CPU of the group for the task on a core that it has, or will soon have, to
- * itself; negative when there is none. It stays with its core, whose clock is up, if what runs
- * there is short beside its own run; a wholly idle one comes next, and then the waker's: who wakes
- * others is about to sleep, as likely as not.
- */
-static __noinline s32 claim_core(const struct task_ctx *tctx, u32 group, const struct cpumask *cpus,
-				 s32 prev_cpu, u64 now)
-{
-	u64 company = max_u64(run_left_ns(tctx) / COMPANY_OF_RUN, SHORT_COMPANY_NS);
-	s32 cpu;
-
-	if (claim_beside(tctx, group, prev_cpu, company, now))
-		return prev_cpu;
-	cpu = sibling_of(prev_cpu);
-	if (claim_beside(tctx, group, cpu, company, now))
-		return cpu;
-	cpu = scx_bpf_pick_idle_cpu(cpus, SCX_PICK_IDLE_CORE);
-	if (cpu >= 0)
-		return cpu;
-	company = group_of_cpu(prev_cpu) == group ? company_ns(tctx, prev_cpu, now) : ~0ULL;
-	cpu = sibling_of(bpf_get_smp_processor_id());
-	return claim_beside(tctx, group, cpu, company, now) ? cpu : -ENOENT;
-}
-
-/*
- * Claims an idle CPU of the group for the task; negative when there is none. Its previous one comes
- * first, unless its core is taken; then one that is not in a deep state yet. Where CPUs share a
- * clock and all of them idle, the target of the one that idled last still stands, until that CPU
- * asks for another: it comes first where the task needs less.
- */
-static __always_inline s32 claim_idle(struct task_struct *p, const struct task_ctx *tctx, u32 group,
-				      s32 prev_cpu, u32 need_cap, u64 now)
-{
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-	bool prev_is_here = group_of_cpu(prev_cpu) == group;
-	const struct cpumask *cpus = cpus_of_group(group);
-	s32 last, cpu;
-
-	if (!activity || !cpus)
-		return -ENOENT;
-	if (!may_use_all(p))
-		return scx_bpf_select_cpu_and(p, prev_cpu, 0, cpus, 0);
-	last = activity->idle_cpu;
-	if (!activity->busy_cpus && !has_own_clock(group) && group_of_cpu(last) == group &&
-	    (!prev_is_here || keeps_clock_up(last, need_cap)) &&
-	    scx_bpf_test_and_clear_cpu_idle(last))
-		return last;
-	if (smt_enabled) {
-		cpu = claim_core(tctx, group, cpus, prev_cpu, now);
-		if (cpu >= 0)
-			return cpu;
-	}
-	if (prev_is_here && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
-		return prev_cpu;
-	if (is_shallow(last, now) && group_of_cpu(last) == group &&
-	    scx_bpf_test_and_clear_cpu_idle(last))
-		return last;
-	return scx_bpf_pick_idle_cpu(cpus, 0);
-}
-
-/* What a task asks of groups. Small, as three frames below it share 512 bytes of stack. */
-struct demand {
-	u16 need_cap;	 /* that it will use, and that the clock must offer */
-	u16 fitting_cap; /* least capacity of a CPU that it fits */
-	u16 staying_cap; /* the same, of one of the group below */
-	u16 pace_cap;	 /* of the CPUs that it ran on */
-	u16 group;	 /* in whose sum it is already, with */
-	u16 awake_group; /* of the CPU that has been waked for it; JOULE_NO_GROUP: none */
-	u64 util;
-	u64 interval_ns; /* between two of its wake-ups; 0: not known */
-	u64 work_ns;	 /* from waking to sleeping, of a CPU of full capacity; 0: not known */
-	u64 now;
-};
-
-/* What a place costs, uW: running there, and waking a CPU for it. */
-struct price {
-	u64 run_uw;
-	u64 wake_uw;
-};
-
-/* The clock that hardware chooses by itself leaves a quarter, as a rule. */
-#define HARDWARE_HEADROOM_PCT 125
-
-/* Energy of waking a CPU of the group, nJ. */
-static __always_inline u32 wake_nj(u32 group, const struct joule_cost_row *row, u64 now)
-{
-	struct joule_activity *activity = bpf_map_lookup_elem(&activities, &group);
-
-	if (!activity)
-		return 0;
-	if (is_shallow(activity->idle_cpu, now))
-		return row->wake_nj[JOULE_SHALLOW];
-	if (activity->busy_cpus)
-		return row->wake_nj[JOULE_DEEP];
-	return row->wake_nj[JOULE_DEEP] + row->group_wake_nj;
-}
-
-/*
- * What a task adds to the group, by the table in `slot`. A global function:
- * verified once, and not for each place that it is called from.
- */
-__weak int price_group(u32 group, u32 slot, const struct demand *demand, struct price *price)
-{
-	const struct joule_cost_row *row = costs_of_group(group, slot);
-	const volatile struct joule_group *info = group_info(group);
-	const struct group_ctx *gctx = group_ctx_of(group);
-	u32 nr_cpus, headroom_pct, wanted;
-	struct load load;
-	u64 before, after;
-
-	if (!demand || !price || !row || !info || !gctx)
-		return 0;
-	if (group != demand->awake_group)
-		price->wake_uw = repeated_uw(wake_nj(group, row, demand->now), demand->interval_ns);
-	load.sum_cap = group_sum_cap(gctx, demand->group == group ? demand->util : 0, demand->now);
-	if (info->per_cpu_freq) {
-		wanted = with_headroom(demand->need_cap, HARDWARE_HEADROOM_PCT);
-		wanted = max_u32(wanted, demand->pace_cap);
-		price->run_uw = added_power_uw(row, demand->need_cap, wanted, load.sum_cap);
-		return 0;
-	}
-	nr_cpus = info->nr_cpus;
-	headroom_pct = group_headroom_pct(gctx);
-	load.top_cap = group_top_cap(gctx);
-	before = load.sum_cap ? group_power_uw(row, &load, nr_cpus, headroom_pct) : 0;
-	load.sum_cap += demand->need_cap;
-	load.top_cap = max_u32(load.top_cap, demand->need_cap);
-	after = group_power_uw(row, &load, nr_cpus, headroom_pct);
-	price->run_uw = after > before ? after - before : 0;
-	return 0;
-}
 
 /* A waker that says it is about to sleep takes this long to do so. */
 #define SYNC_WAIT_NS 100000
@@ -732,26 +519,6 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	if (group < JOULE_MAX_GROUPS)
 		place.cpu = any_cpu_in(p, group, prev_cpu);
 	return place;
-}
-
-/* Wakes an idle CPU that has been claimed. */
-static __always_inline void kick(s32 cpu)
-{
-	struct cpu_ctx *cctx = cpu_ctx_of(cpu);
-
-	if (cctx)
-		cctx->kicked = 1;
-	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-	count(JOULE_KICKS);
-}
-
-static __always_inline bool some_cpu_is_idle(void)
-{
-	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask();
-	bool some = !bpf_cpumask_empty(idle_cpus);
-
-	scx_bpf_put_idle_cpumask(idle_cpus);
-	return some;
 }
 
 /*
