@@ -274,6 +274,11 @@ fn settings(config: &Config) -> types::joule_config {
     }
 }
 
+/// A set of groups, a bit for each index; at most 64 of them.
+fn bits(groups: &[usize]) -> u64 {
+    groups.iter().fold(0, |set, group| set | 1 << group)
+}
+
 /// The machine's relations in the skeleton's types.
 fn relations(topology: &Topology) -> Result<types::joule_topology> {
     let (max_cpus, max_groups, max_classes) = (
@@ -301,6 +306,8 @@ fn relations(topology: &Topology) -> Result<types::joule_topology> {
         let class = topology.classes.get(group.class);
         let class = class.ok_or_else(|| anyhow!("group {index} has no class"))?;
         slot.capacity = u32::from(class.capacity.get());
+        slot.same_cache = bits(&topology.under_one_cache(index));
+        slot.same_node = bits(&topology.in_one_node(index));
         slot.nr_cpus = u32::try_from(group.cpus.len())?;
         slot.class = u32::try_from(group.class)?;
         slot.per_cpu_freq = u32::from(group.per_cpu_freq);

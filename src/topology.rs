@@ -99,6 +99,8 @@ pub struct CpuFacts {
     pub die: Option<u32>,
     /// `topology/core_id`, unique within a package at most.
     pub core: Option<u32>,
+    /// The memory node that lists it (`/sys/devices/system/node/node*/cpulist`); `None` without NUMA.
+    pub node: Option<u32>,
     /// Online hardware threads of this core, ascending, this CPU among them.
     pub siblings: Vec<usize>,
     /// Online CPUs under the same last-level cache (or its stand-in), ascending, this CPU among them.
@@ -373,6 +375,28 @@ impl Topology {
     /// The capacity of this CPU's class; `None` when it is not online.
     pub fn capacity(&self, id: usize) -> Option<Capacity> {
         Some(self.classes.get(self.cpu(id)?.class)?.capacity)
+    }
+
+    /// Groups that have this in common with the one of this index, which is among them, ascending; by their first
+    /// CPUs, as a group is under one cache and so in one memory node.
+    fn alike<T: PartialEq>(&self, group: usize, of: impl Fn(&CpuFacts) -> T) -> Vec<usize> {
+        let of = |group: &Group| Some(of(&self.cpu(*group.cpus.first()?)?.facts));
+        let own = self.groups.get(group).and_then(of);
+        let groups = self.groups.iter().enumerate();
+        groups
+            .filter_map(|(index, it)| (own.is_some() && of(it) == own).then_some(index))
+            .collect()
+    }
+
+    /// Groups under the same last-level cache as the one of this index, which is among them, ascending.
+    pub fn under_one_cache(&self, group: usize) -> Vec<usize> {
+        self.alike(group, |cpu| cpu.llc.clone())
+    }
+
+    /// Groups of the same memory node as the one of this index, which is among them, ascending; all where there is
+    /// no telling.
+    pub fn in_one_node(&self, group: usize) -> Vec<usize> {
+        self.alike(group, |cpu| cpu.node)
     }
 
     /// Whether hardware sets the clock of each CPU of the group by what that CPU has done lately: whoever comes to

@@ -219,6 +219,25 @@ fn a_server_of_128_equal_cpus_has_groups_of_16_that_keep_threads_together() {
     assert_eq!(topology.groups.len(), 8);
     assert_eq!(list(&topology.groups[0].cpus), "0-7,64-71");
     assert_eq!(list(&topology.groups[7].cpus), "56-63,120-127");
+    assert_eq!(topology.under_one_cache(1), [0, 1]);
+    assert_eq!(topology.in_one_node(1), [0, 1, 2, 3, 4, 5, 6, 7]);
+
+    text += "sys/devices/system/node/node0/cpulist = 0-31,64-95
+             sys/devices/system/node/node8/cpulist = 32-63,96-127
+             sys/devices/system/node/has_cpu = 0,8\n";
+    let topology = read(&FakeSys::empty().with(&text).root());
+    assert_eq!(topology.cpu(96).unwrap().facts.node, Some(8));
+    assert_eq!(topology.under_one_cache(6), [6, 7]);
+    assert_eq!(topology.in_one_node(1), [0, 1, 2, 3]);
+    assert_eq!(topology.in_one_node(6), [4, 5, 6, 7]);
+    assert!(topology.in_one_node(8).is_empty());
+}
+
+#[test]
+fn a_list_of_a_nodes_cpus_that_is_none_is_an_error_that_names_it() {
+    let machine = FakeSys::fixture("board").set("sys/devices/system/node/node0/cpulist", "0-x");
+    let error = Topology::read(&machine.root()).unwrap_err().to_string();
+    assert!(error.contains("node/node0/cpulist"), "{error}");
 }
 
 #[test]

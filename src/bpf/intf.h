@@ -49,14 +49,16 @@ struct joule_config {
 _Static_assert(sizeof(struct joule_config) == 40, "joule_config is 40 bytes");
 
 struct joule_group {
-	u32 capacity; /* of one CPU at its highest frequency */
+	u64 same_cache; /* bit g: group g is under the same last-level cache; its own is set */
+	u64 same_node;	/* the same memory node */
+	u32 capacity;	/* of one CPU at its highest frequency */
 	u32 nr_cpus;
 	u32 class;	   /* row of the cost table */
 	u32 per_cpu_freq;  /* 1 when each CPU has a clock of its own */
 	u32 starts_slowly; /* 1 when that is hardware's to set */
 };
 
-_Static_assert(sizeof(struct joule_group) == 20, "joule_group is 20 bytes");
+_Static_assert(sizeof(struct joule_group) == 40, "joule_group is 40 bytes");
 
 /* The machine's relations (src/topology.rs). Groups ascend by capacity. */
 struct joule_topology {
@@ -68,7 +70,7 @@ struct joule_topology {
 	u16 cpu_sibling[JOULE_MAX_CPUS]; /* the other thread of its core, in the same group */
 };
 
-_Static_assert(sizeof(struct joule_topology) == 8 + 8 * 8 + 64 * 20 + 3 * 1024,
+_Static_assert(sizeof(struct joule_topology) == 8 + 8 * 8 + 64 * 40 + 3 * 1024,
 	       "joule_topology is packed");
 
 /*

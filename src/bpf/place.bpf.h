@@ -226,12 +226,12 @@ static __always_inline u64 probed_groups(u64 now)
  * waked a CPU for the task, and those to be tried. Where a class has many groups,
  * which are alike: the task's own, the one in which the waker is about to sleep,
  * and of each class the nearest one that is awake and the nearest that is asleep,
- * or, when it has no idle CPU, any.
+ * or, when it has no idle CPU, any. Where its memory is, an idle CPU is found first.
  */
-static u64 groups_to_ask(const struct survey *survey)
+static __noinline u64 groups_to_ask(const struct survey *survey)
 {
 	u32 own_group = survey->demand.group, waker_group = survey->waker_group;
-	u64 asked = 0, full, awake;
+	u64 asked = 0, full, awake, near;
 	u32 class;
 
 	if (survey->home < JOULE_MAX_GROUPS) {
@@ -240,9 +240,10 @@ static u64 groups_to_ask(const struct survey *survey)
 		return asked | group_bit(survey->home) | probed_groups(survey->demand.now);
 	}
 	if (!choosy)
-		return ~0ULL >> (JOULE_MAX_GROUPS - topology.nr_groups) % JOULE_MAX_GROUPS;
+		return all_groups();
 	full = READ_ONCE(full_groups);
 	awake = READ_ONCE(awake_groups);
+	near = groups_of_node(own_group);
 	if (own_group < JOULE_MAX_GROUPS)
 		asked |= group_bit(own_group);
 	if (waker_group < JOULE_MAX_GROUPS)
@@ -254,8 +255,9 @@ static u64 groups_to_ask(const struct survey *survey)
 		if (!groups)
 			break;
 		open = groups & ~full;
-		asked |= nearest_bit(open & awake, own_group) |
-			 nearest_bit(open & ~awake, own_group);
+		open = open & near ? open & near : open;
+		asked |= nearest_group(open & awake, own_group) |
+			 nearest_group(open & ~awake, own_group);
 		if (!open)
 			asked |= nearest_bit(groups, bpf_get_prandom_u32());
 	}

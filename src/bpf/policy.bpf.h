@@ -242,6 +242,16 @@ static inline __attribute__((always_inline)) u64 nearest_bit(u64 bits, u32 from)
 	return bits & -bits;
 }
 
+/* Of some groups the nearest one to group `from`: under its cache, in its memory node, or any. */
+static inline __attribute__((always_inline)) u64 nearest_of(u64 groups, u64 same_cache,
+							    u64 same_node, u32 from)
+{
+	u64 near = groups & same_cache;
+
+	near = near ? near : groups & same_node;
+	return nearest_bit(near ? near : groups, from);
+}
+
 /*
  * What a task needs: what it uses, or used to use when that was more. What uses
  * more than it ever did is growing, and is taken to go on by as much again:

@@ -397,28 +397,28 @@ static void wait_for_tick(u32 group, u64 now)
 		gctx->patient_until = now;
 }
 
-/* Claims an idle CPU for who is first in the group's queue, of this group or of the next. */
+/* Claims an idle CPU for who is first in the group's queue, in this group or the nearest one. */
 static s32 claim_for_head(u32 group)
 {
 	struct task_struct *head;
-	bool anywhere = false;
+	u64 groups = 0, next;
 	s32 cpu = -ENOENT;
-	u32 i;
 
 	bpf_rcu_read_lock();
 	head = __COMPAT_scx_bpf_dsq_peek(group);
 	if (head) {
-		anywhere = may_use_all(head);
-		if (!anywhere)
+		if (may_use_all(head))
+			groups = all_groups();
+		else
 			cpu = scx_bpf_pick_idle_cpu(head->cpus_ptr, 0);
 	}
 	bpf_rcu_read_unlock();
-	bpf_for (i, 0, anywhere ? topology.nr_groups : 0) {
-		const struct cpumask *cpus = cpus_of_group((group + i) % topology.nr_groups);
+	for (; groups && cpu < 0 && can_loop; groups &= ~next) {
+		const struct cpumask *cpus;
 
+		next = nearest_group(groups, group);
+		cpus = cpus_of_group(lowest_bit(next));
 		cpu = cpus ? scx_bpf_pick_idle_cpu(cpus, 0) : -ENOENT;
-		if (cpu >= 0)
-			break;
 	}
 	return cpu;
 }
@@ -481,14 +481,15 @@ static bool goes_first(const struct task_ctx *tctx, s32 cpu, u32 group)
 	return some_pinned || some_shared;
 }
 
-/* Takes work from the queue of another group, the next bigger one first. */
+/* Takes work from the queue of another group, the nearest one first, of those alike the next
+ * bigger. */
 static bool take_other(u32 group, u64 now)
 {
 	u64 waiting = READ_ONCE(waiting_groups) & ~group_bit(group), next;
 	u32 other;
 
 	for (; waiting && can_loop; waiting &= ~next) {
-		next = nearest_bit(waiting, group);
+		next = nearest_group(waiting, group);
 		other = lowest_bit(next);
 		if (!is_patient(other, now) && scx_bpf_dsq_move_to_local(other, 0)) {
 			count(JOULE_STOLEN);

@@ -75,6 +75,29 @@ static __always_inline bool starts_slowly(u32 group)
 	return info && info->starts_slowly;
 }
 
+/* All groups, as a set. */
+static __always_inline u64 all_groups(void)
+{
+	return ~0ULL >> (JOULE_MAX_GROUPS - topology.nr_groups) % JOULE_MAX_GROUPS;
+}
+
+/* Of some groups the nearest one to `from`, as a set; 0 of none. */
+static __always_inline u64 nearest_group(u64 groups, u32 from)
+{
+	const volatile struct joule_group *info = group_info(from);
+
+	return info ? nearest_of(groups, info->same_cache, info->same_node, from)
+		    : nearest_bit(groups, from);
+}
+
+/* The groups of the same memory node, as a set; all for a number that is no group. */
+static __always_inline u64 groups_of_node(u32 group)
+{
+	const volatile struct joule_group *info = group_info(group);
+
+	return info ? info->same_node : ~0ULL;
+}
+
 static __always_inline u32 group_class(u32 group)
 {
 	const volatile struct joule_group *info = group_info(group);

@@ -4,10 +4,11 @@ use super::{CoreType, CpuFacts, Policy};
 use crate::error::{Error, Result};
 use crate::sysroot::SysRoot;
 use crate::units::{Capacity, KHz};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 
 const CPU_DIR: &str = "sys/devices/system/cpu";
+const NODE_DIR: &str = "sys/devices/system/node";
 
 /// Possible CPU numbers, and the facts of the online ones, both ascending.
 pub(super) fn facts(sys: &SysRoot) -> Result<(Vec<usize>, Vec<CpuFacts>)> {
@@ -38,6 +39,7 @@ pub(super) fn facts(sys: &SysRoot) -> Result<(Vec<usize>, Vec<CpuFacts>)> {
             sys.cpu_list("sys/devices/cpu_atom/cpus")?,
         ),
     ];
+    let nodes = nodes(sys)?;
     let mut policies: Vec<Policy> = Vec::new();
     let mut cpus: Vec<CpuFacts> = Vec::with_capacity(online.len());
     let mut threads: Vec<Option<Vec<usize>>> = Vec::with_capacity(online.len());
@@ -70,6 +72,7 @@ pub(super) fn facts(sys: &SysRoot) -> Result<(Vec<usize>, Vec<CpuFacts>)> {
             package: id_number(sys, &format!("{dir}/topology/physical_package_id"))?,
             die: id_number(sys, &format!("{dir}/topology/die_id"))?,
             core: id_number(sys, &format!("{dir}/topology/core_id"))?,
+            node: nodes.get(&id).copied(),
             policy,
             ..CpuFacts::default()
         });
@@ -101,6 +104,19 @@ fn cpu_directories(sys: &SysRoot) -> Result<Vec<usize>> {
     let mut cpus: Vec<usize> = entries.into_iter().filter_map(number).collect();
     cpus.sort_unstable();
     Ok(cpus)
+}
+
+/// The memory node of each CPU that one lists.
+fn nodes(sys: &SysRoot) -> Result<BTreeMap<usize, u32>> {
+    let mut nodes = BTreeMap::new();
+    for entry in sys.entries(NODE_DIR)? {
+        let Some(number) = entry.strip_prefix("node").and_then(|it| it.parse().ok()) else {
+            continue;
+        };
+        let cpus = sys.cpu_list(format!("{NODE_DIR}/{entry}/cpulist"))?;
+        nodes.extend(cpus.into_iter().flatten().map(|cpu| (cpu, number)));
+    }
+    Ok(nodes)
 }
 
 /// Those whose switch is not off; a CPU that cannot be unplugged (often CPU 0) has no switch.

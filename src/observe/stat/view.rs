@@ -101,12 +101,10 @@ pub fn places(sys: &SysRoot, topology: &Topology) -> BTreeMap<usize, Place> {
     let place = |cpu: &crate::topology::Cpu| {
         let id = cpu.facts.id;
         let directory = format!("sys/devices/system/cpu/cpu{id}");
-        let entries = sys.entries(&directory).unwrap_or_default();
-        let number = |name: &String| name.strip_prefix("node")?.parse().ok();
         let place = Place {
             package: cpu.facts.package,
             die: cpu.facts.die,
-            node: entries.iter().find_map(number),
+            node: cpu.facts.node,
             l3: sys
                 .value(format!("{directory}/cache/index3/id"), "a number")
                 .ok()

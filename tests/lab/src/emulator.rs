@@ -40,6 +40,8 @@ pub struct Shape {
     pub cpus: usize,
     /// Sockets, each with a last-level cache of its own.
     pub sockets: usize,
+    /// Memory nodes that share out the sockets evenly; all memory is in the first.
+    pub nodes: usize,
     /// Threads per core.
     pub threads: usize,
     /// Memory for the guest, MiB.
@@ -66,6 +68,13 @@ impl Shape {
                 self.cpus,
                 self.threads,
                 self.sockets
+            );
+        }
+        if self.nodes == 0 || !self.sockets.is_multiple_of(self.nodes) {
+            bail!(
+                "{} sockets in {} memory nodes: give a multiple",
+                self.sockets,
+                self.nodes
             );
         }
         if self.cpus > 255 {
@@ -110,9 +119,14 @@ impl Shape {
         let seed = self.seed.to_string();
         let memory = format!("{}M", self.total_mib());
         let doorbell = format!("pvpanic-pci,addr={DOORBELL_SLOT:#x}");
-        [
+        let machine = if self.nodes > 1 {
+            "q35"
+        } else {
+            "q35,memory-backend=ram"
+        };
+        let mut options = [
             "-machine",
-            "q35,memory-backend=ram",
+            machine,
             "-accel",
             "tcg,thread=single",
             "-cpu",
@@ -136,7 +150,19 @@ impl Shape {
             "panic=pause",
         ]
         .map(str::to_owned)
-        .to_vec()
+        .to_vec();
+        if self.nodes > 1 {
+            options.extend((0..self.nodes).flat_map(|node| ["-numa".to_owned(), self.node(node)]));
+        }
+        options
+    }
+
+    /// One memory node of several, as the emulator wants it.
+    fn node(&self, node: usize) -> String {
+        let cpus = self.cpus / self.nodes;
+        let (first, last) = (node * cpus, (node + 1) * cpus - 1);
+        let memory = if node == 0 { ",memdev=ram" } else { "" };
+        format!("node,nodeid={node},cpus={first}-{last}{memory}")
     }
 }
 
@@ -320,6 +346,7 @@ mod tests {
         Shape {
             cpus: 8,
             sockets: 1,
+            nodes: 1,
             threads: 2,
             memory_mib: 1024,
             seed: 1,
@@ -351,8 +378,38 @@ mod tests {
     }
 
     #[test]
+    fn nodes_share_out_the_sockets() {
+        let shape = Shape {
+            sockets: 4,
+            threads: 1,
+            nodes: 2,
+            ..shape()
+        };
+        assert!(shape.check().is_ok());
+        let options = shape.options();
+        let nodes: Vec<_> = (options.windows(2))
+            .filter(|it| it[0] == "-numa")
+            .map(|it| it[1].as_str())
+            .collect();
+        let expected = [
+            "node,nodeid=0,cpus=0-3,memdev=ram",
+            "node,nodeid=1,cpus=4-7",
+        ];
+        assert_eq!(nodes, expected);
+        assert!(options.contains(&"q35".to_owned()));
+    }
+
+    #[test]
     fn a_shape_that_cannot_be_built_is_refused() {
         let wrong = [
+            Shape {
+                nodes: 0,
+                ..shape()
+            },
+            Shape {
+                nodes: 2,
+                ..shape()
+            },
             Shape { cpus: 0, ..shape() },
             Shape { cpus: 7, ..shape() },
             Shape {

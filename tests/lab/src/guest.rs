@@ -90,6 +90,7 @@ impl<'a> Guest<'a> {
             shape: Shape {
                 cpus: 8,
                 sockets: 1,
+                nodes: 1,
                 threads: 1,
                 memory_mib: 1024,
                 seed: 1,
@@ -165,6 +166,13 @@ impl<'a> Guest<'a> {
     #[must_use]
     pub fn sockets(mut self, sockets: usize) -> Self {
         self.shape.sockets = sockets;
+        self
+    }
+
+    /// Memory nodes to share out the sockets to.
+    #[must_use]
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.shape.nodes = nodes;
         self
     }
 

@@ -44,6 +44,8 @@ unsafe extern "C" {
     pub safe fn highest_bit(bits: u32) -> u32;
     #[link_name = "policy_lowest_bit"]
     pub safe fn lowest_bit(bits: u64) -> u32;
+    #[link_name = "policy_nearest_of"]
+    pub safe fn nearest_of(groups: u64, same_cache: u64, same_node: u64, from: u32) -> u64;
     #[link_name = "policy_nearest_bit"]
     pub safe fn nearest_bit(bits: u64, from: u32) -> u64;
     #[link_name = "policy_with_headroom"]

@@ -133,6 +133,12 @@ pub fn nearest_bit(bits: u64, from: u32) -> u64 {
     ffi::nearest_bit(bits, from)
 }
 
+/// Of some groups the nearest one to group `from`, given those under its cache and those in its memory node.
+#[must_use]
+pub fn nearest_of(groups: u64, same_cache: u64, same_node: u64, from: u32) -> u64 {
+    ffi::nearest_of(groups, same_cache, same_node, from)
+}
+
 /// The capacity to ask for where `need_cap` is needed.
 #[must_use]
 pub fn with_headroom(need_cap: u32, headroom_pct: u32) -> u32 {

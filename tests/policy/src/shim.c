@@ -156,6 +156,11 @@ u64 policy_nearest_bit(u64 bits, u32 from)
 	return nearest_bit(bits, from);
 }
 
+u64 policy_nearest_of(u64 groups, u64 same_cache, u64 same_node, u32 from)
+{
+	return nearest_of(groups, same_cache, same_node, from);
+}
+
 u32 policy_cpu_need(u32 sum_cap, u32 top_cap, u32 nr_cpus)
 {
 	struct load load = {.sum_cap = sum_cap, .top_cap = top_cap};

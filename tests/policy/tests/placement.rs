@@ -10,8 +10,8 @@
 use policy::{
     CAPACITY_SCALE, Load, MAX_NJ, MAX_OPPS, MAX_UW, NEED_BUCKETS, Row, allowed_wait_ns, bucket_cap,
     catch_up_cap, clamped, cpu_need, delay_bucket, done_after_ns, guard_after, highest_bit,
-    lowest_bit, nearest_bit, need_bucket, need_of, repeated_uw, usual_cap, wakes_are_sound,
-    with_headroom,
+    lowest_bit, nearest_bit, nearest_of, need_bucket, need_of, repeated_uw, usual_cap,
+    wakes_are_sound, with_headroom,
 };
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
@@ -352,6 +352,19 @@ proptest! {
         let bits = bits >> shift & bits;
         let round = (from..64).chain(0..from).find(|bit| bits >> bit & 1 == 1);
         prop_assert_eq!(nearest_bit(bits, from), round.map_or(0, |bit| 1 << bit));
+    }
+
+    #[test]
+    fn the_nearest_group_is_under_the_same_cache_else_in_the_same_node(
+        groups in any::<u64>(), caches in any::<[u64; 2]>(), node in any::<u64>(), from in 0..64u32,
+    ) {
+        // few are alike, and those under one cache are in one node
+        let groups = groups & caches[0].rotate_left(7);
+        let node = node | 1 << from;
+        let cache = caches[0] & caches[1] & node | 1 << from;
+        let found = nearest_of(groups, cache, node, from);
+        let near = [groups & cache, groups & node, groups].into_iter().find(|near| *near != 0);
+        prop_assert_eq!(found, nearest_bit(near.unwrap_or(0), from));
     }
 
     #[test]

@@ -179,14 +179,15 @@ fn places_come_from_the_machines_own_files() {
             "proc/cpuinfo",
             "processor\t: 1\napicid\t\t: 6\n\nprocessor : x\napicid : 9\n",
         ),
-        ("sys/devices/system/cpu/cpu1/node3/cpulist", "1\n"),
         ("sys/devices/system/cpu/cpu1/cache/index3/id", "2\n"),
     ] {
         let path = root.path().join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
-    let places = super::places(&SysRoot::at(root.path()), &topology());
+    let mut topology = topology();
+    topology.cpus[1].facts.node = Some(3);
+    let places = super::places(&SysRoot::at(root.path()), &topology);
     let place = &places[&1];
     assert_eq!(
         (place.apic, place.node, place.l3, place.cluster),

@@ -159,6 +159,44 @@ fn who_loses_its_cpu_to_one_that_is_pinned_there_goes_on_elsewhere() {
     );
 }
 
+/// Four caches of two CPUs each, in two memory nodes. Where the CPUs of its cache are taken, a task goes to the other cache
+/// of its node, whose number is the smaller one.
+#[test]
+fn who_finds_no_idle_cpu_under_its_cache_stays_with_its_memory() {
+    let guest = lab().guest("nodes").program(scheduler());
+    let guest = guest.program(joule_load()).sockets(4).nodes(2);
+    let results = succeed(
+        &guest
+            .file(workload("strays"), "/lab/strays.json")
+            .script(&format!(
+                r#"{HEAD}
+        say nodes cat /sys/devices/system/node/node1/cpulist
+        start
+        cd /sys/kernel/tracing
+        echo 'next_comm ~ "stray*"' > events/sched/sched_switch/filter
+        echo 1 > events/sched/sched_switch/enable
+        joule-load run /lab/strays.json > /dev/null
+        echo 0 > tracing_on
+        say runs grep 'next_comm=stray' trace
+        lasted"#
+            )),
+    )
+    .results;
+    assert_eq!(section(&results, "nodes").trim(), "4-7");
+    // `third-123  [002] d..2.  1.608044: sched_switch: prev_comm=third ... next_comm=stray-0 ...`
+    let cpus = section(&results, "runs")
+        .split(['[', ']'])
+        .skip(1)
+        .step_by(2);
+    let cpus: Vec<u32> = cpus.filter_map(|cpu| cpu.parse().ok()).collect();
+    let count = |there: fn(&u32) -> bool| cpus.iter().filter(|it| there(it)).count();
+    let (near, far) = (count(|&cpu| cpu < 2), count(|&cpu| cpu >= 4));
+    assert!(
+        near > 20 && near > 20 * far,
+        "{near} near, {far} far: {cpus:?}"
+    );
+}
+
 /// The kernel has one idle CPU take care of all CPUs' timers: a kernel thread that such a timer wakes, whatever CPU it
 /// ran on, need not wake another one.
 #[test]
