@@ -4,7 +4,8 @@
 //! Firmware refreshes these figures every 1 to 360 s and smooths them: good for trends and reports,
 //! too slow to fit a model by.
 
-use super::source::{Access, Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
+use super::clock::Moment;
+use super::source::{Access, Amount, Domain, EnergySource, Provenance, Reading, Scope};
 use crate::error::Result;
 use crate::sysroot::{OpenFile, SysRoot};
 use crate::units::{Microwatts, Nanos};

@@ -1,12 +1,20 @@
 //! The time that samples are stamped with.
 
-use super::source::Moment;
 use crate::units::Nanos;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
 /// A suspend is longer than this; less is the time between two clocks' readings.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// When a sample was taken, by the caller's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// A monotonic clock, in nanoseconds. One clock for all samples of a source.
+    pub at: Nanos,
+    /// Whether the machine slept (suspend, hibernation) since the previous sample.
+    pub resumed: bool,
+}
 
 /// One clock for all samples of a session. It stands still while the machine is suspended, and notices that.
 pub struct Clock {

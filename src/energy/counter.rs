@@ -4,7 +4,7 @@
 //! physically possible. Everything else is dropped under its own name and counted, so that a fault
 //! shows up as missing data and never as a negative, absurd or silently zero energy.
 
-use super::source::Moment;
+use super::clock::Moment;
 use crate::units::{Microjoules, Microwatts, Nanos};
 use serde::{Deserialize, Serialize};
 

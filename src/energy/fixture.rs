@@ -1,6 +1,6 @@
 //! Small machines for tests: directory trees with the few files that the readers look at.
 
-use super::source::Moment;
+use super::clock::Moment;
 use crate::sysroot::SysRoot;
 use crate::units::Nanos;
 use std::path::PathBuf;

@@ -2,8 +2,9 @@
 //! `energyN_input` in µJ, `powerN_input` in µW, with the label that the driver or board file gave. The INA3221 of
 //! many boards shows neither: its power is `inN_input` in mV × `currN_input` in mA (drivers/hwmon/ina3221.c).
 
+use super::clock::Moment;
 use super::counter::{Counter, Limits};
-use super::source::{Access, Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
+use super::source::{Access, Amount, Domain, EnergySource, Provenance, Reading, Scope};
 use crate::error::Result;
 use crate::sysroot::{OpenFile, SysRoot};
 use crate::units::{Microjoules, Microwatts, Nanos};

@@ -20,8 +20,8 @@ pub mod select;
 pub mod source;
 
 pub use agreement::Agreement;
-pub use clock::Clock;
+pub use clock::{Clock, Moment};
 pub use open::open;
 pub use probe::{Facts, probe};
 pub use select::{Selection, select};
-pub use source::{Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
+pub use source::{Amount, Domain, EnergySource, Provenance, Reading, Scope};

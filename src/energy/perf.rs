@@ -5,8 +5,9 @@
 //! are read at the same moment by one system call. This is the crate's only unsafe code.
 #![allow(unsafe_code)]
 
+use super::clock::Moment;
 use super::counter::{Counter, Limits};
-use super::source::{Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
+use super::source::{Amount, Domain, EnergySource, Provenance, Reading, Scope};
 use crate::error::{Error, Result};
 use crate::sysroot::SysRoot;
 use crate::units::{Microjoules, Nanos};

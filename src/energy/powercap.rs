@@ -3,8 +3,9 @@
 //! Zones overlap: `intel-rapl-mmio` shows `intel-rapl`'s package again, and AMD's dies each show the
 //! whole package. [`meters`] keeps one zone for each domain and scope, so nothing is counted twice.
 
+use super::clock::Moment;
 use super::counter::{Counter, Limits};
-use super::source::{Access, Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
+use super::source::{Access, Amount, Domain, EnergySource, Provenance, Reading, Scope};
 use crate::error::Result;
 use crate::sysroot::{OpenFile, SysRoot};
 use crate::units::{Microjoules, Nanos};

@@ -14,9 +14,10 @@
 //! when CPUs went on- or offline or the file was appended to. A frame is written by one system call; after a crash
 //! all but the last are whole.
 
+use super::clock::Moment;
 use super::kernel_em::PerfDomain;
 use super::select::Source;
-use super::source::{Moment, Reading};
+use super::source::Reading;
 use crate::error::{Error, Result};
 use crate::observation::Activity;
 use crate::topology::{CpuFacts, Policy, Topology};

@@ -1,8 +1,9 @@
 //! A recording's meters, as a source of energy readings.
 
+use super::clock::Moment;
 use super::counter::{Cause, Outcome};
 use super::record::Sample;
-use super::source::{Amount, Domain, EnergySource, Moment, Provenance, Reading, Scope};
+use super::source::{Amount, Domain, EnergySource, Provenance, Reading, Scope};
 use crate::error::{Error, Result};
 use crate::units::Nanos;
 use std::collections::{BTreeMap, VecDeque};

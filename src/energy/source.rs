@@ -1,5 +1,6 @@
 //! What every meter has in common: the domain and the scope it covers, and the reading it gives.
 
+use super::clock::Moment;
 use super::counter::Outcome;
 use crate::error::{Error, Result};
 use crate::units::{Microjoules, Microwatts, Nanos};
@@ -160,15 +161,6 @@ impl Access {
             },
         }
     }
-}
-
-/// When a sample was taken, by the caller's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
-    /// A monotonic clock, in nanoseconds. One clock for all samples of a source.
-    pub at: Nanos,
-    /// Whether the machine slept (suspend, hibernation) since the previous sample.
-    pub resumed: bool,
 }
 
 /// What a meter said at one moment.

@@ -5,8 +5,8 @@ mod idle;
 mod power;
 mod work;
 
+use super::energy::Meter;
 use super::view::{Row, Value, View};
-use crate::energy::Domain;
 use crate::energy::activity::Feed;
 
 /// Where a column's figures come from.
@@ -22,43 +22,6 @@ pub enum Source {
     Meter(Meter),
     /// The running scheduler's statistics.
     Scheduler,
-}
-
-/// [`Domain`] without its labels, so that it can stand in a constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Meter {
-    /// [`Domain::Package`].
-    Package,
-    /// [`Domain::Cores`].
-    Cores,
-    /// [`Domain::Gpu`].
-    Gpu,
-    /// [`Domain::Dram`].
-    Dram,
-    /// [`Domain::Platform`].
-    Platform,
-}
-
-impl Meter {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Package,
-        Self::Cores,
-        Self::Gpu,
-        Self::Dram,
-        Self::Platform,
-    ];
-
-    /// The domain that is metered.
-    pub const fn domain(self) -> Domain {
-        match self {
-            Self::Package => Domain::Package,
-            Self::Cores => Domain::Cores,
-            Self::Gpu => Domain::Gpu,
-            Self::Dram => Domain::Dram,
-            Self::Platform => Domain::Platform,
-        }
-    }
 }
 
 /// When a column is shown without being named.

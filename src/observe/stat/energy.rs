@@ -4,7 +4,6 @@
 //! up. An interval's energy is told only if differences cover it; what they miss or have too much at its ends,
 //! and what the counter's refresh leaves open, is in the error.
 
-use super::columns::Meter;
 use crate::energy::counter::{Cause, Outcome};
 use crate::energy::select::{Purpose, Source, State};
 use crate::energy::source::Amount;
@@ -13,6 +12,43 @@ use crate::sysroot::SysRoot;
 use crate::units::Nanos;
 use num_traits::ToPrimitive;
 use std::collections::BTreeMap;
+
+/// [`Domain`] without its labels, so that it can stand in a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Meter {
+    /// [`Domain::Package`].
+    Package,
+    /// [`Domain::Cores`].
+    Cores,
+    /// [`Domain::Gpu`].
+    Gpu,
+    /// [`Domain::Dram`].
+    Dram,
+    /// [`Domain::Platform`].
+    Platform,
+}
+
+impl Meter {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Package,
+        Self::Cores,
+        Self::Gpu,
+        Self::Dram,
+        Self::Platform,
+    ];
+
+    /// The domain that is metered.
+    pub const fn domain(self) -> Domain {
+        match self {
+            Self::Package => Domain::Package,
+            Self::Cores => Domain::Cores,
+            Self::Gpu => Domain::Gpu,
+            Self::Dram => Domain::Dram,
+            Self::Platform => Domain::Platform,
+        }
+    }
+}
 
 /// Energy of one scope, or the sum of several, over an interval.
 #[derive(Clone, Copy, Debug, PartialEq)]

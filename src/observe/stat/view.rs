@@ -3,8 +3,7 @@
 //! A figure of several CPUs is known only where each of them is, unless the column says otherwise: the sum of
 //! some is not the sum.
 
-use super::columns::Meter;
-use super::energy::Figure;
+use super::energy::{Figure, Meter};
 use crate::energy::activity::{CpuInterval, Interval, PackageInterval};
 use crate::energy::{Domain, Scope};
 use crate::stats::Stats;

@@ -1,7 +1,8 @@
 //! Columns of power and energy, and of the scheduler that spends it.
 
+use super::super::energy::Meter;
 use super::super::view::Value;
-use super::{ALL, Column, Meter, PACKAGES, SYSTEM as SYSTEM_ROW, Shown, Source, column};
+use super::{ALL, Column, PACKAGES, SYSTEM as SYSTEM_ROW, Shown, Source, column};
 
 macro_rules! power {
     ($watts:literal, $joules:literal, $error:literal, $meter:ident, $rows:expr, $what:literal) => {
