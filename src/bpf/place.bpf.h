@@ -40,42 +40,6 @@
 #ifndef __JOULE_PLACE_BPF_H
 #define __JOULE_PLACE_BPF_H
 
-/* A waker that says it is about to sleep takes this long to do so. */
-#define SYNC_WAIT_NS 100000
-
-/*
- * A task waits for this part of the time between two of its wake-ups at most,
- * as one that sleeps for a fixed time and runs again would do so much less work;
- * and for so many times as long as it runs for.
- */
-#define MOST_OF_INTERVAL 8
-#define MOST_OF_RUN 4
-
-/*
- * How long a task should at most wait in the group's queue at the price
- * `waiting_uw` rather than take an idle CPU at `at_once_uw`, when a CPU is likely
- * to be free after `busy_ns`; never for more than `most_ns`. 0: not at all. A
- * global function, verified once: inside its caller it multiplied the verifier's
- * states.
- */
-__weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 busy_ns, u64 most_ns)
-{
-	u32 patience_us = settings.patience_us;
-	u64 allowed;
-
-	if (waiting_uw >= at_once_uw || starts_slowly(group))
-		return 0;
-	patience_us -= (u64)patience_us * group_guard(group) / GUARD_MOST;
-	allowed = allowed_wait_ns(at_once_uw, waiting_uw, patience_us);
-	allowed = min_u64(allowed, most_ns);
-	return busy_ns <= allowed ? allowed : 0;
-}
-
-struct place {
-	s32 cpu; /* claimed when idle, else any allowed CPU of the group */
-	bool idle;
-};
-
 /* The best group in each of two respects; JOULE_NO_GROUP where none qualifies. */
 struct choice {
 	u32 cheapest; /* among those that the task fits */
@@ -325,6 +289,37 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 		count(JOULE_TABLES_MIXED);
 }
 
+/* A waker that says it is about to sleep takes this long to do so. */
+#define SYNC_WAIT_NS 100000
+
+/*
+ * A task waits for this part of the time between two of its wake-ups at most,
+ * as one that sleeps for a fixed time and runs again would do so much less work;
+ * and for so many times as long as it runs for.
+ */
+#define MOST_OF_INTERVAL 8
+#define MOST_OF_RUN 4
+
+/*
+ * How long a task should at most wait in the group's queue at the price
+ * `waiting_uw` rather than take an idle CPU at `at_once_uw`, when a CPU is likely
+ * to be free after `busy_ns`; never for more than `most_ns`. 0: not at all. A
+ * global function, verified once: inside its caller it multiplied the verifier's
+ * states.
+ */
+__weak u64 worth_waiting_ns(u32 group, u64 at_once_uw, u64 waiting_uw, u64 busy_ns, u64 most_ns)
+{
+	u32 patience_us = settings.patience_us;
+	u64 allowed;
+
+	if (waiting_uw >= at_once_uw || starts_slowly(group))
+		return 0;
+	patience_us -= (u64)patience_us * group_guard(group) / GUARD_MOST;
+	allowed = allowed_wait_ns(at_once_uw, waiting_uw, patience_us);
+	allowed = min_u64(allowed, most_ns);
+	return busy_ns <= allowed ? allowed : 0;
+}
+
 /* A CPU of the group that a task can wait for, as it is at work; negative when none is known. */
 static __always_inline s32 busy_cpu_in(u32 group, s32 prev_cpu)
 {
@@ -457,6 +452,11 @@ static __always_inline s32 claim_awake(const struct survey *survey, u32 group)
 		       ? cpu
 		       : -ENOENT;
 }
+
+struct place {
+	s32 cpu; /* claimed when idle, else any allowed CPU of the group */
+	bool idle;
+};
 
 /* Chooses and, if it can, claims a CPU for a waking task. */
 static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32 prev_cpu,
