@@ -224,8 +224,7 @@ static __always_inline u64 util_sleep(struct task_ctx *tctx, u64 util)
 	tctx->est_cap = util_est_after(tctx->est_cap, util_cap(util), tctx->interval_ns);
 	tctx->pace_cap = pace_after(tctx->pace_cap, tctx->ran_ns, tctx->lost_ns);
 	tctx->run_ns = mean_after(tctx->run_ns, tctx->ran_ns);
-	tctx->work_ns = mean_after(tctx->work_ns, tctx->ran_ns - tctx->lost_ns);
-	tctx->usual_cap = usual_cap(tctx->work_ns, tctx->interval_ns);
+	tctx->usual_cap = usual_cap(tctx->run_ns, tctx->pace_cap, tctx->interval_ns);
 	util = util_asleep(util, tctx->lost_ns);
 	tctx->ran_ns = tctx->lost_ns = 0;
 	tctx->catch_up_cap = 0;

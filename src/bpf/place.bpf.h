@@ -258,7 +258,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 		.awake_group = survey->demand.awake_group,
 		.util = tctx->util,
 		.interval_ns = tctx->interval_ns,
-		.work_ns = tctx->work_ns,
+		.work_ns = work_of(tctx->run_ns * tctx->pace_cap),
 		.now = now,
 	};
 	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;

@@ -265,13 +265,13 @@ static inline __attribute__((always_inline)) u32 need_of(u32 used_cap, u32 est_c
 }
 
 /*
- * What a task takes that does the work of so long on a CPU of full capacity from one of its
- * wake-ups to the next: the mean of its utilisation, known as soon as it wakes, however long it has
- * slept. 0: not known.
+ * What a task takes that runs for `run_ns` at `pace_cap` from one of its wake-ups to the next: the
+ * mean of its utilisation, known as soon as it wakes, however long it has slept. 0: not known.
  */
-static inline __attribute__((always_inline)) u32 usual_cap(u64 work_ns, u64 interval_ns)
+static inline __attribute__((always_inline)) u32 usual_cap(u64 run_ns, u32 pace_cap,
+							   u64 interval_ns)
 {
-	return interval_ns ? min_u64(work_ns * CAPACITY_SCALE / interval_ns, CAPACITY_SCALE) : 0;
+	return interval_ns ? min_u64(run_ns * pace_cap / interval_ns, CAPACITY_SCALE) : 0;
 }
 
 /*

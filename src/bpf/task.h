@@ -15,7 +15,6 @@ struct task_ctx {
 	u64 share;	   /* of the CPUs that it is due, when it was last asked for */
 	u64 ran_ns;	   /* since it woke */
 	u64 run_ns;	   /* from waking to sleeping, on average; 0: not known */
-	u64 work_ns;	   /* the same, of a CPU of full capacity */
 	u64 lost_ns;	   /* of ran_ns, what a CPU of full capacity would have saved */
 	u64 waiting_since; /* 0: not waiting */
 	u64 woke_at;

@@ -58,7 +58,7 @@ unsafe extern "C" {
     #[link_name = "policy_done_after_ns"]
     pub safe fn done_after_ns(busy_ns: u64, nr_waiting: u32, work_ns: u64, capacity: u32) -> u64;
     #[link_name = "policy_usual_cap"]
-    pub safe fn usual_cap(work_ns: u64, interval_ns: u64) -> u32;
+    pub safe fn usual_cap(run_ns: u64, pace_cap: u32, interval_ns: u64) -> u32;
     #[link_name = "policy_need_of"]
     pub safe fn need_of(used_cap: u32, est_cap: u32) -> u32;
     #[link_name = "policy_guard_after"]

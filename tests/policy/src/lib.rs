@@ -157,10 +157,10 @@ pub fn done_after_ns(busy_ns: u64, nr_waiting: u32, work_ns: u64, capacity: u32)
     ffi::done_after_ns(busy_ns, nr_waiting, work_ns, capacity)
 }
 
-/// What a task takes on average that does so much work between two wake-ups; 0 is not known.
+/// What a task takes on average that runs for `run_ns` at `pace_cap` between two wake-ups; 0 is not known.
 #[must_use]
-pub fn usual_cap(work_ns: u64, interval_ns: u64) -> u32 {
-    ffi::usual_cap(work_ns, interval_ns)
+pub fn usual_cap(run_ns: u64, pace_cap: u32, interval_ns: u64) -> u32 {
+    ffi::usual_cap(run_ns, pace_cap, interval_ns)
 }
 
 /// What a task asks for to catch up, awake for so long; 0: it is not behind.

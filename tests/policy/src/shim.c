@@ -131,9 +131,9 @@ u64 policy_done_after_ns(u64 busy_ns, u32 nr_waiting, u64 work_ns, u32 capacity)
 	return done_after_ns(busy_ns, nr_waiting, work_ns, capacity);
 }
 
-u32 policy_usual_cap(u64 work_ns, u64 interval_ns)
+u32 policy_usual_cap(u64 run_ns, u32 pace_cap, u64 interval_ns)
 {
-	return usual_cap(work_ns, interval_ns);
+	return usual_cap(run_ns, pace_cap, interval_ns);
 }
 
 u32 policy_need_of(u32 used_cap, u32 est_cap)

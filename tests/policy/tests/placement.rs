@@ -244,10 +244,11 @@ fn work_is_done_after_what_runs_and_what_waits_and_at_the_speed_of_the_cpu() {
 #[test]
 fn what_a_task_takes_as_a_rule_is_its_work_in_the_time_between_wakeups() {
     const MS: u64 = 1_000_000;
-    assert_eq!(usual_cap(5 * MS, 20 * MS), 256);
-    assert_eq!(usual_cap(30 * MS, 20 * MS), CAPACITY_SCALE);
-    assert_eq!(usual_cap(0, 20 * MS), 0, "it has not slept yet");
-    assert_eq!(usual_cap(5 * MS, 0), 0, "it has not woken again yet");
+    assert_eq!(usual_cap(5 * MS, 1024, 20 * MS), 256);
+    assert_eq!(usual_cap(5 * MS, 256, 20 * MS), 64);
+    assert_eq!(usual_cap(30 * MS, 1024, 20 * MS), CAPACITY_SCALE);
+    assert_eq!(usual_cap(0, 0, 20 * MS), 0, "it has not slept yet");
+    assert_eq!(usual_cap(5 * MS, 1024, 0), 0, "it has not woken again yet");
 }
 
 #[test]
