@@ -4,8 +4,8 @@
  *
  * The one that it ran on comes first: its caches are warm, and so is its clock where it has one of
  * its own. Then one that is not in a deep state yet, then any. Where CPUs share a clock and all of
- * them idle, the one that idled last still asks for the clock that it had: where that is higher
- * than the task needs, this CPU comes first, until then and to ask for less.
+ * them idle, the target of the one that idled last still stands, until that CPU asks for another:
+ * it comes first where the task needs less than that, or ran in another group.
  *
  * Where two threads share a core, a task stays with its core, whose clock is up, while what runs on
  * the other thread is short beside its own run; next it takes a core that is wholly idle, and then
@@ -106,12 +106,7 @@ static __noinline s32 claim_core(const struct task_ctx *tctx, u32 group, const s
 	return claim_beside(tctx, group, cpu, company, now) ? cpu : -ENOENT;
 }
 
-/*
- * Claims an idle CPU of the group for the task; negative when there is none. Its previous one comes
- * first, unless its core is taken; then one that is not in a deep state yet. Where CPUs share a
- * clock and all of them idle, the target of the one that idled last still stands, until that CPU
- * asks for another: it comes first where the task needs less.
- */
+/* Claims an idle CPU of the group for the task, in that order; negative when there is none. */
 static __always_inline s32 claim_idle(struct task_struct *p, const struct task_ctx *tctx, u32 group,
 				      s32 prev_cpu, u32 need_cap, u64 now)
 {
