@@ -10,11 +10,12 @@ fn energy_is_what_perf_counts_and_what_was_spent_by_pmu_and_by_powercap() {
     let body = r#"
 governor schedutil
 events=/sys/bus/event_source/devices/power/events
-# by their codes, so that perf prints counts, and not joules with two decimals
-perf="perf stat -a -x, -o /tmp/perf -e power/$(cat $events/energy-pkg)/,power/$(cat $events/energy-cores)/"
+# by their codes, so that perf prints counts, and not joules with two decimals; its own start is within stat's
+# interval, and on a big CPU it takes half a percent of the load's joules
+perf="taskset 1 perf stat -a -x, -o /tmp/perf -e power/$(cat $events/energy-pkg)/,power/$(cat $events/energy-cores)/"
 stat="scx_joule stat -q --Joules --Summary --format json"
 say scale cat $events/energy-pkg.scale
-$stat --out /tmp/pmu -- $perf -- sh /lab/load.sh inner 100 || fail "stat over perf"
+$stat --out /tmp/pmu -- $perf -- taskset ff sh /lab/load.sh inner 100 || fail "stat over perf"
 say perf grep power /tmp/perf
 say pmu cat /tmp/pmu
 $stat --out /tmp/tight -- sh /lab/load.sh tight 5 || fail stat
