@@ -390,7 +390,7 @@ impl Topology {
 
     /// Groups under the same last-level cache as the one of this index, which is among them, ascending.
     pub fn under_one_cache(&self, group: usize) -> Vec<usize> {
-        self.alike(group, |cpu| cpu.llc.clone())
+        self.alike(group, |cpu| cpu.llc.first().copied())
     }
 
     /// Groups of the same memory node as the one of this index, which is among them, ascending; all where there is
@@ -402,7 +402,7 @@ impl Topology {
     /// Whether hardware sets the clock of each CPU of the group by what that CPU has done lately: whoever comes to
     /// another CPU than before begins there slowly.
     pub fn starts_slowly(&self, group: &Group) -> bool {
-        let policy = |&id: &usize| self.domains.get(self.cpu(id)?.domain)?.policy.as_ref();
+        let policy = |&id: &usize| self.cpu(id)?.facts.policy.as_ref();
         let mut policies = group.cpus.iter().filter_map(policy);
         group.per_cpu_freq && policies.any(Policy::hardware_chooses)
     }

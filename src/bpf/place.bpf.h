@@ -191,6 +191,7 @@ static __always_inline u64 probed_groups(u64 now)
  * which are alike: the task's own, the one in which the waker is about to sleep,
  * and of each class the nearest one that is awake and the nearest that is asleep,
  * or, when it has no idle CPU, any. Where its memory is, an idle CPU is found first.
+ * Not inlined: what it keeps would be on the stack beneath survey_group(), which has none to spare.
  */
 static __noinline u64 groups_to_ask(const struct survey *survey)
 {
