@@ -7,4 +7,4 @@
     clippy::cast_possible_wrap
 )]
 
-include!(concat!(env!("OUT_DIR"), "/bpf_skel.rs"));
+include!(concat!(env!("GENERATED"), "/bpf_skel.rs"));

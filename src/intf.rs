@@ -7,4 +7,4 @@
     clippy::indexing_slicing
 )]
 
-include!(concat!(env!("OUT_DIR"), "/bpf_intf.rs"));
+include!(concat!(env!("GENERATED"), "/bpf_intf.rs"));
