@@ -201,9 +201,12 @@ static __always_inline void need_drop(struct group_ctx *gctx, u32 need_cap)
 /* Brings the utilisation of a task that has not run to `now`; its group's sum decays by itself. */
 static void util_rest(struct task_ctx *tctx, u64 now)
 {
-	tctx->util = decay(tctx->util, elapsed_ns(now, tctx->util_at));
-	if (time_before(tctx->util_at, now))
-		tctx->util_at = now;
+	u64 dt = elapsed_ns(now, tctx->util_at);
+
+	if (!dt)
+		return;
+	tctx->util = decay(tctx->util, dt);
+	tctx->util_at = now;
 }
 
 /* The utilisation of a task that has run, with what its CPU has delivered since it was brought up
@@ -260,25 +263,23 @@ static void util_seed(struct task_struct *p, struct task_ctx *tctx, u64 now)
 	tctx->est_cap = min_u32(est & ~UTIL_AVG_UNCHANGED, CAPACITY_SCALE);
 }
 
-/* Takes the task out of its group's sums. */
+/* Takes the task, which is up to date, out of its group's sums. */
 static void group_leave(struct task_ctx *tctx, u64 now)
 {
 	struct group_ctx *gctx = group_ctx_of(tctx->group);
 
-	if (gctx) {
-		u64 left = decay(tctx->util, elapsed_ns(now, tctx->util_at));
-
-		bpf_spin_lock(&gctx->lock);
-		sum_advance(gctx, now);
-		sum_replace(gctx, left, 0);
-		if (tctx->runnable)
-			need_drop(gctx, tctx->counted_cap);
-		bpf_spin_unlock(&gctx->lock);
-	}
 	tctx->group = JOULE_NO_GROUP;
+	if (!gctx)
+		return;
+	bpf_spin_lock(&gctx->lock);
+	sum_advance(gctx, now);
+	sum_replace(gctx, tctx->util, 0);
+	if (tctx->runnable)
+		need_drop(gctx, tctx->counted_cap);
+	bpf_spin_unlock(&gctx->lock);
 }
 
-/* Puts the task into a group's sums. */
+/* Puts the task, which is up to date, into a group's sums. */
 static void group_join(struct task_ctx *tctx, u32 group, u64 now)
 {
 	struct group_ctx *gctx = group_ctx_of(group);
@@ -289,7 +290,7 @@ static void group_join(struct task_ctx *tctx, u32 group, u64 now)
 	tctx->counted_cap = task_need(tctx);
 	bpf_spin_lock(&gctx->lock);
 	sum_advance(gctx, now);
-	sum_replace(gctx, 0, decay(tctx->util, elapsed_ns(now, tctx->util_at)));
+	sum_replace(gctx, 0, tctx->util);
 	if (tctx->runnable)
 		need_add(gctx, tctx->counted_cap);
 	bpf_spin_unlock(&gctx->lock);
@@ -299,17 +300,23 @@ static void group_join(struct task_ctx *tctx, u32 group, u64 now)
  * Moves the task's sums and its place in virtual time to another group. One that
  * comes from nowhere has its place where the group's clock is.
  */
-static void group_move(struct task_ctx *tctx, u32 group, u64 now)
+static __noinline void change_group(struct task_ctx *tctx, u32 group, u64 now)
 {
 	u64 ahead = 0;
 
-	if (tctx->group == group)
-		return;
 	if (tctx->group < JOULE_MAX_GROUPS)
 		ahead = tctx->vtime - group_vtime(tctx->group);
 	tctx->vtime = group_vtime(group) + ahead;
+	util_rest(tctx, now);
 	group_leave(tctx, now);
 	group_join(tctx, group, now);
+}
+
+/* The task belongs to this group from now on, as it does in most cases already. */
+static __always_inline void group_move(struct task_ctx *tctx, u32 group, u64 now)
+{
+	if (tctx->group != group)
+		change_group(tctx, group, now);
 }
 
 /* The task's need starts to count, as it is runnable. */

@@ -106,8 +106,6 @@ static void set_frequency(struct task_ctx *tctx, s32 cpu, u64 now)
 	struct cpu_ctx *cctx;
 	struct load load;
 
-	if (!software_clocks)
-		return;
 	row = costs_of_group(group, current_slot(now));
 	gctx = group_ctx_of(group);
 	cctx = cpu_ctx_of(cpu);
@@ -250,7 +248,8 @@ void BPF_STRUCT_OPS(joule_running, struct task_struct *p)
 	cctx->gives_way = 0;
 	advance_vtime(group, tctx->vtime);
 	check_misfit(p, tctx, cctx, cpu, group);
-	set_frequency(tctx, cpu, now);
+	if (software_clocks)
+		set_frequency(tctx, cpu, now);
 }
 
 /*
@@ -332,7 +331,8 @@ void BPF_STRUCT_OPS(joule_tick, struct task_struct *p)
 	tctx->share = share_of(p);
 	count_clock(cpu, now);
 	note_pressure(cpu, now);
-	set_frequency(tctx, cpu, now);
+	if (software_clocks)
+		set_frequency(tctx, cpu, now);
 	end_patience(group, now);
 	/* Who should go on elsewhere need not wait for its slice's end. */
 	check_misfit(p, tctx, cctx, cpu, group);
@@ -441,10 +441,12 @@ void BPF_STRUCT_OPS(joule_enable, struct task_struct *p)
 void BPF_STRUCT_OPS(joule_disable, struct task_struct *p)
 {
 	struct task_ctx *tctx = task_ctx_of(p);
+	u64 now = scx_bpf_now();
 
 	if (!tctx)
 		return;
-	group_leave(tctx, scx_bpf_now());
+	util_rest(tctx, now);
+	group_leave(tctx, now);
 	leave_queue(tctx);
 	tctx->runnable = 0;
 }

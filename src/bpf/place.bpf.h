@@ -70,8 +70,8 @@ static __always_inline u32 decision(const struct choice *choice)
 struct survey {
 	struct choice idle; /* groups with an idle CPU */
 	struct choice idle_by_prior;
-	struct choice busy;    /* groups without one */
 	struct choice waiting; /* all groups, for a task that waits for a busy CPU there */
+	u64 asked;	       /* groups, which may not all be big enough */
 	u64 beside_waker;      /* price of waiting for the waker to sleep; ~0 when it does not */
 	u64 generation;	       /* of the table in use */
 	struct demand demand;
@@ -92,12 +92,42 @@ static __always_inline u64 busy_for_ns(u32 group, s32 cpu, u64 now)
 	return cctx ? left_ns(cctx->free_at, now) / max_u32(group_busy_cpus(group), 1) : 0;
 }
 
-/* When a task that has to wait in the group will have done what it does on average, ns from now. */
-static __noinline u64 group_done_after_ns(u32 group, u64 work_ns, u64 now)
+/* Whether the task fits CPUs of the group. */
+static __always_inline bool fits(const struct demand *demand, u32 group)
 {
-	u64 busy_ns = busy_for_ns(group, last_busy_cpu(group), now);
+	u32 least_cap = group == demand->group ? demand->staying_cap : demand->fitting_cap;
 
-	return done_after_ns(busy_ns, group_waiting(group), work_ns, group_offers(group));
+	return least_cap <= group_offers(group);
+}
+
+/* When the task, which has to wait in the group, will have done what it does on average, ns from
+ * now. */
+static __noinline u64 done_in_ns(const struct demand *demand, u32 group)
+{
+	u64 busy_ns = busy_for_ns(group, last_busy_cpu(group), demand->now);
+
+	return done_after_ns(busy_ns, group_waiting(group), demand->work_ns, group_offers(group));
+}
+
+/*
+ * Of the groups asked, the one that will have done first what the task does, as no CPU is idle. A
+ * global function, verified once.
+ */
+__weak u32 soonest_group(struct task_struct *p __arg_trusted, const struct survey *survey)
+{
+	struct choice choice = NO_CHOICE;
+	u64 groups;
+
+	if (!survey)
+		return JOULE_NO_GROUP;
+	for (groups = survey->asked; groups && can_loop; groups &= groups - 1) {
+		u32 group = lowest_bit(groups);
+
+		if (may_use(p, group))
+			consider(&choice, group, fits(&survey->demand, group),
+				 done_in_ns(&survey->demand, group));
+	}
+	return decision(&choice);
 }
 
 /*
@@ -116,39 +146,36 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 			struct survey *survey)
 {
 	const struct cpumask *cpus = cpus_of_group(group);
-	struct price price = {}, by_prior = {};
+	u64 running = 0, by_prior = 0, waking;
 	bool stays, fitting;
 
 	if (!survey || !cpus || !may_use(p, group))
 		return 0;
 	stays = group == survey->demand.group;
-	fitting = (stays ? survey->demand.staying_cap : survey->demand.fitting_cap) <=
-		  group_offers(group);
+	fitting = fits(&survey->demand, group);
 	if (fitting)
-		price_group(group, survey->slot, &survey->demand, &price);
+		running = running_uw(group, survey->slot, &survey->demand);
 	if (fitting && survey->compare)
-		price_group(group, JOULE_STATIC_SLOT, &survey->demand, &by_prior);
+		by_prior = running_uw(group, JOULE_STATIC_SLOT, &survey->demand);
 	if (stays) {
 		u32 hysteresis_pct = settings.hysteresis_pct;
 
 		if (starts_slowly(group))
 			hysteresis_pct += COLD_START_PCT;
-		price.run_uw -= price.run_uw * hysteresis_pct / 100;
-		by_prior.run_uw -= by_prior.run_uw * hysteresis_pct / 100;
+		running -= running * hysteresis_pct / 100;
+		by_prior -= by_prior * hysteresis_pct / 100;
 	}
-	consider(&survey->waiting, group, fitting, price.run_uw);
+	consider(&survey->waiting, group, fitting, running);
 	if (fitting && group == survey->waker_group)
-		survey->beside_waker = price.run_uw;
-	if (!bpf_cpumask_intersects(cpus, idle_cpus)) {
-		consider(&survey->busy, group, fitting,
-			 group_done_after_ns(group, survey->demand.work_ns, survey->demand.now));
+		survey->beside_waker = running;
+	if (!bpf_cpumask_intersects(cpus, idle_cpus))
 		return 0;
-	}
 	if (group == survey->waker_group)
 		survey->waker_room = true;
-	consider(&survey->idle, group, fitting, price.run_uw + price.wake_uw);
+	waking = waking_uw(group, survey->slot, &survey->demand);
+	consider(&survey->idle, group, fitting, running + waking);
 	if (survey->compare)
-		consider(&survey->idle_by_prior, group, fitting, by_prior.run_uw + price.wake_uw);
+		consider(&survey->idle_by_prior, group, fitting, by_prior + waking);
 	if (fitting && survey->lent && group_class(group) == probe_class &&
 	    time_before(survey->demand.now, probe_until) && survey->slot != JOULE_STATIC_SLOT &&
 	    survey->demand.need_cap <= group_offers(group) / PROBE_ROOM)
@@ -248,7 +275,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 {
 	const struct cpumask *idle_cpus = scx_bpf_get_idle_cpumask();
 	u32 need_cap = own_need(tctx);
-	u64 asked;
+	u64 groups;
 
 	survey->demand = (struct demand){
 		.need_cap = clamped(need_cap, tctx->least_cap, tctx->most_cap),
@@ -262,7 +289,7 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 		.work_ns = work_of(tctx->run_ns * tctx->pace_cap),
 		.now = now,
 	};
-	survey->idle = survey->idle_by_prior = survey->busy = survey->waiting = NO_CHOICE;
+	survey->idle = survey->idle_by_prior = survey->waiting = NO_CHOICE;
 	survey->probe = JOULE_NO_GROUP;
 	survey->beside_waker = ~0ULL;
 	survey->waker_room = false;
@@ -277,8 +304,16 @@ static void survey_groups(struct task_struct *p, const struct task_ctx *tctx, bo
 	survey->lent = tctx->most_cap >= CAPACITY_SCALE;
 	if (wakes && survey->lent)
 		survey->home = home_of(p, &survey->demand, survey->slot, idle_cpus);
-	for (asked = groups_to_ask(survey); asked && can_loop; asked &= asked - 1)
-		survey_group(p, idle_cpus, lowest_bit(asked), survey);
+	survey->asked = groups_to_ask(survey);
+	for (groups = survey->asked; groups && can_loop; groups &= groups - 1)
+		survey_group(p, idle_cpus, lowest_bit(groups), survey);
+	/* What looked asleep may have been claimed by others, and not be awake yet. */
+	if (choosy && survey->home == JOULE_NO_GROUP && decision(&survey->idle) == JOULE_NO_GROUP) {
+		u32 group = group_of_cpu(bpf_cpumask_any_and_distribute(idle_cpus, p->cpus_ptr));
+
+		if (group < JOULE_MAX_GROUPS)
+			survey_group(p, idle_cpus, group, survey);
+	}
 	if (survey->compare && survey->home < JOULE_MAX_GROUPS) {
 		u32 home = home_for(survey->demand.fitting_cap, JOULE_STATIC_SLOT, now);
 
@@ -490,7 +525,7 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 	}
 	/* Only CPUs that are too small for it idle; those that it fits are busy. */
 	if (survey.idle.cheapest == JOULE_NO_GROUP && group < JOULE_MAX_GROUPS &&
-	    survey.busy.cheapest != JOULE_NO_GROUP) {
+	    survey.waiting.cheapest != JOULE_NO_GROUP) {
 		cpu = cpu_of_lesser(p, tctx);
 		if (cpu >= 0) {
 			tctx->takes_cpu = cpu + 1;
@@ -515,10 +550,9 @@ static struct place place_task(struct task_struct *p, struct task_ctx *tctx, s32
 			return place;
 		}
 	}
-	/* No idle CPU, or another waker was faster: wait where it is cheapest. */
+	/* No idle CPU, or another waker was faster. */
 	count(JOULE_PLACED_BUSY);
-	if (decision(&survey.busy) < JOULE_MAX_GROUPS)
-		group = decision(&survey.busy);
+	group = soonest_group(p, &survey);
 	if (group < JOULE_MAX_GROUPS)
 		place.cpu = any_cpu_in(p, group, prev_cpu);
 	return place;

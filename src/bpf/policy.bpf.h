@@ -576,10 +576,10 @@ static inline __attribute__((always_inline)) u64 group_power_uw(const struct jou
 	u32 wanted = with_headroom(cpu_need(load, nr_cpus), headroom_pct);
 	u32 opp = run_at(row, wanted);
 	u32 capacity = max_u32(row->capacity[opp], 1);
-	u64 busy = (u64)load->sum_cap * row->busy_uw[opp] / capacity;
+	u64 busy = (u64)load->sum_cap * row->busy_uw[opp];
 	u64 active_cap = min_u32(load->sum_cap, capacity);
 
-	return busy + active_cap * row->shared_uw[opp] / capacity;
+	return (busy + active_cap * row->shared_uw[opp]) / capacity;
 }
 
 /*

@@ -38,12 +38,6 @@ struct demand {
 	u64 now;
 };
 
-/* What a place costs, uW: running there, and waking a CPU for it. */
-struct price {
-	u64 run_uw;
-	u64 wake_uw;
-};
-
 /* The clock that hardware chooses by itself leaves a quarter, as a rule. */
 #define HARDWARE_HEADROOM_PCT 125
 
@@ -61,11 +55,21 @@ static __always_inline u32 wake_nj(u32 group, const struct joule_cost_row *row, 
 	return row->wake_nj[JOULE_DEEP] + row->group_wake_nj;
 }
 
+/* What waking a CPU of the group for the task adds, by the table in `slot`, uW. */
+static __always_inline u64 waking_uw(u32 group, u32 slot, const struct demand *demand)
+{
+	const struct joule_cost_row *row = costs_of_group(group, slot);
+
+	if (!row || group == demand->awake_group)
+		return 0;
+	return repeated_uw(wake_nj(group, row, demand->now), demand->interval_ns);
+}
+
 /*
- * What a task adds to the group, by the table in `slot`. A global function:
- * verified once, and not for each place that it is called from.
+ * What the task adds to the group while it runs there, by the table in `slot`, uW. A global
+ * function: verified once, and not for each place that it is called from.
  */
-__weak int price_group(u32 group, u32 slot, const struct demand *demand, struct price *price)
+__weak u64 running_uw(u32 group, u32 slot, const struct demand *demand)
 {
 	const struct joule_cost_row *row = costs_of_group(group, slot);
 	const volatile struct joule_group *info = group_info(group);
@@ -74,16 +78,13 @@ __weak int price_group(u32 group, u32 slot, const struct demand *demand, struct 
 	struct load load;
 	u64 before, after;
 
-	if (!demand || !price || !row || !info || !gctx)
+	if (!demand || !row || !info || !gctx)
 		return 0;
-	if (group != demand->awake_group)
-		price->wake_uw = repeated_uw(wake_nj(group, row, demand->now), demand->interval_ns);
 	load.sum_cap = group_sum_cap(gctx, demand->group == group ? demand->util : 0, demand->now);
 	if (info->per_cpu_freq) {
 		wanted = with_headroom(demand->need_cap, HARDWARE_HEADROOM_PCT);
 		wanted = max_u32(wanted, demand->pace_cap);
-		price->run_uw = added_power_uw(row, demand->need_cap, wanted, load.sum_cap);
-		return 0;
+		return added_power_uw(row, demand->need_cap, wanted, load.sum_cap);
 	}
 	nr_cpus = info->nr_cpus;
 	headroom_pct = group_headroom_pct(gctx);
@@ -92,8 +93,7 @@ __weak int price_group(u32 group, u32 slot, const struct demand *demand, struct 
 	load.sum_cap += demand->need_cap;
 	load.top_cap = max_u32(load.top_cap, demand->need_cap);
 	after = group_power_uw(row, &load, nr_cpus, headroom_pct);
-	price->run_uw = after > before ? after - before : 0;
-	return 0;
+	return after > before ? after - before : 0;
 }
 
 #endif /* __JOULE_PRICE_BPF_H */

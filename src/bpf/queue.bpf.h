@@ -220,10 +220,14 @@ static u32 bigger_group_with_idle(struct task_struct *p, const struct task_ctx *
 static __always_inline bool is_misfit(const struct task_struct *p, const struct task_ctx *tctx,
 				      u32 group)
 {
-	u32 need_cap = starts_slowly(group) ? max_u32(util_cap(tctx->util), tctx->est_cap)
-					    : own_need(tctx);
+	u32 offered_cap = group_offers(group), need_cap;
 
-	return fitting_cap(tctx, need_cap, true) > group_offers(group) && !is_pinned(p);
+	/* Nobody is taken to need more than the biggest CPU has. */
+	if (offered_cap >= CAPACITY_SCALE)
+		return false;
+	need_cap = starts_slowly(group) ? max_u32(util_cap(tctx->util), tctx->est_cap)
+					: own_need(tctx);
+	return fitting_cap(tctx, need_cap, true) > offered_cap && !is_pinned(p);
 }
 
 /* Whether the task runs, and will share its core for long while another core of its group idles. */

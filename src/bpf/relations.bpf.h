@@ -84,7 +84,7 @@ static __always_inline u64 all_groups(void)
 /* Of some groups the nearest one to `from`, as a set; 0 of none. */
 static __always_inline u64 nearest_group(u64 groups, u32 from)
 {
-	const volatile struct joule_group *info = group_info(from);
+	const volatile struct joule_group *info = groups ? group_info(from) : NULL;
 
 	return info ? nearest_of(groups, info->same_cache, info->same_node, from)
 		    : nearest_bit(groups, from);

@@ -248,10 +248,15 @@ static void counters(void)
 		const char *name;
 		enum joule_counter which;
 	} told[] = {
-		{"placed_idle", JOULE_PLACED_IDLE},	  {"placed_waiting", JOULE_PLACED_WAITING},
-		{"placed_steered", JOULE_PLACED_STEERED}, {"kicks", JOULE_KICKS},
-		{"kicks_steered", JOULE_KICKS_STEERED},	  {"tables_refused", JOULE_TABLES_REFUSED},
-		{"tables_mixed", JOULE_TABLES_MIXED},	  {"misfit_up", JOULE_MISFIT_UP},
+		{"placed_idle", JOULE_PLACED_IDLE},
+		{"placed_busy", JOULE_PLACED_BUSY},
+		{"placed_waiting", JOULE_PLACED_WAITING},
+		{"placed_steered", JOULE_PLACED_STEERED},
+		{"kicks", JOULE_KICKS},
+		{"kicks_steered", JOULE_KICKS_STEERED},
+		{"tables_refused", JOULE_TABLES_REFUSED},
+		{"tables_mixed", JOULE_TABLES_MIXED},
+		{"misfit_up", JOULE_MISFIT_UP},
 		{"preempted", JOULE_PREEMPTED},
 	};
 	static struct joule_counters of_cpu[MAX_CPUS];

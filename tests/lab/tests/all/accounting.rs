@@ -393,6 +393,28 @@ fn published_costs_steer_placements_and_kicks() {
     }
 }
 
+/// On a machine with a cache for each CPU, of which a wake-up looks at the nearest: those that have just been claimed for
+/// others are not awake yet, and no reason to wait while others idle.
+#[test]
+fn of_many_who_wake_at_once_each_finds_an_idle_cpu_whatever_caches_there_are() {
+    let guest = lab().guest("accounting-called").program(scheduler());
+    let guest = guest.program(joule_load()).program(hand()).cpus(8, 1);
+    let guest = guest.file(workload("called"), "/lab/called.json");
+    let results = succeed(&guest.sockets(8).script(
+        ". /lab/shell.sh
+        counters() { say $1 joule-hand counters; }
+        start
+        counters start
+        joule-load run /lab/called.json > /dev/null || fail joule-load
+        counters end
+        lasted",
+    ))
+    .results;
+    let idle = rise(&results, "placed_idle", "start", "end");
+    let busy = rise(&results, "placed_busy", "start", "end");
+    assert!(idle > 800 && busy * 20 < idle, "{idle} idle, {busy} busy");
+}
+
 #[test]
 fn told_not_to_steer_it_places_and_kicks_by_the_prior_alone() {
     let script = format!(
