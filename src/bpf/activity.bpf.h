@@ -57,6 +57,7 @@ struct cpu_ctx {
 	u32 pinned;	   /* something may wait in its own queue */
 	u32 decisions;	   /* placements made here */
 	u32 asked_cap;	   /* need of the task for which it asked for its clock */
+	u32 opp;	   /* of the capacity delivered, by the prior */
 	u64 run_vtime;	   /* virtual time of the task that runs here, as of run_vtime_at, */
 	u64 run_vtime_at;
 	u64 run_share;	/* and its share */
@@ -148,13 +149,17 @@ static __always_inline u64 delivered_until(struct cpu_ctx *cctx, u64 now)
 	return delivered;
 }
 
-/* Notes the CPU's present clock. */
+/* Notes the CPU's present clock, and the prior's OPP of it. */
 static __always_inline void note_clock(struct cpu_ctx *cctx, s32 cpu, u64 now)
 {
 	u32 capacity = capacity_now(cpu);
+	const struct joule_cost_row *row;
 
 	if (cctx->capacity == capacity)
 		return;
+	row = costs_of_group(group_of_cpu(cpu), JOULE_STATIC_SLOT);
+	if (row)
+		cctx->opp = nearest_opp(row, capacity);
 	bpf_spin_lock(&cctx->lock);
 	cctx->delivered += elapsed_ns(now, cctx->at) * cctx->capacity;
 	cctx->at = time_before(cctx->at, now) ? now : cctx->at;
@@ -202,14 +207,6 @@ static __always_inline void count_own_time(struct joule_activity *activity, stru
 	cctx->counted_until = now;
 }
 
-/* The OPP that a CPU of the group runs at, by its clock when that was noted last. */
-static __always_inline u32 opp_of(u32 group, const struct cpu_ctx *cctx)
-{
-	const struct joule_cost_row *row = costs_of_group(group, JOULE_STATIC_SLOT);
-
-	return row && cctx ? nearest_opp(row, cctx->capacity) : 0;
-}
-
 /* A CPU became busy (exit from idle) or idle. */
 static void count_transition(s32 cpu, bool idle, u64 now)
 {
@@ -224,7 +221,7 @@ static void count_transition(s32 cpu, bool idle, u64 now)
 		return;
 	if (hardware_clocks)
 		note_clock(cctx, cpu, now);
-	opp = opp_of(group, cctx);
+	opp = cctx->opp;
 	before = cctx->state;
 	if (idle)
 		cctx->idle_since = now;
@@ -302,7 +299,7 @@ static void count_clock(s32 cpu, u64 now)
 	if (!activity || !cctx)
 		return;
 	note_clock(cctx, cpu, now);
-	opp = opp_of(group, cctx);
+	opp = cctx->opp;
 	if (activity->opp == opp && !has_own_clock(group))
 		return;
 	bpf_spin_lock(&activity->lock);
@@ -321,7 +318,7 @@ static void count_open_time(s32 cpu, u64 now)
 
 	if (!activity || !cctx || !has_own_clock(group))
 		return;
-	opp = opp_of(group, cctx);
+	opp = cctx->opp;
 	bpf_spin_lock(&activity->lock);
 	if (time_before(cctx->counted_until, now))
 		count_own_time(activity, cctx, sibling, group, opp, now);

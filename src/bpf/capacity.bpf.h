@@ -97,10 +97,14 @@ static void note_pressure(s32 cpu, u64 now)
 {
 	u64 *mine = MEMBER_VPTR(pressure_of_cpu, [cpu]), *at = MEMBER_VPTR(pressure_at, [cpu]);
 	u64 new = pressure_on(cpu), old, sum;
-	u32 group = group_of_cpu(cpu);
-	struct pressure *pressure = bpf_map_lookup_elem(&pressures, &group);
+	struct pressure *pressure;
+	u32 group;
 
-	if (!mine || !at || !pressure || !(*mine | new))
+	if (!mine || !at || !(*mine | new))
+		return;
+	group = group_of_cpu(cpu);
+	pressure = bpf_map_lookup_elem(&pressures, &group);
+	if (!pressure)
 		return;
 	old = decay(*mine, elapsed_ns(now, *at));
 	*mine = new;

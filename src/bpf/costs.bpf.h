@@ -70,6 +70,8 @@ static int prepare_table(u32 slot, u64 generation)
 
 		if (!row || !row_is_sound(row))
 			return -EINVAL;
+		if (!row->nr_opps)
+			continue;
 		index_opps(row);
 		rank_opps(row);
 	}

@@ -54,11 +54,12 @@ static __noinline u64 company_ns(const struct task_ctx *tctx, s32 cpu, u64 now)
 	const struct cpu_ctx *sibling = sibling_ctx(cpu);
 	u64 left = run_left_ns(tctx);
 
-	if (!sibling || core_is_idle(cpu))
+	if (!sibling)
 		return 0;
+	if (sibling->state == CPU_STATE_BUSY)
+		return min_u64(left, left_ns(sibling->free_at, now));
 	/* One that is about to wake up has been claimed, but has not begun. */
-	return sibling->state == CPU_STATE_BUSY ? min_u64(left, left_ns(sibling->free_at, now))
-						: left;
+	return core_is_idle(cpu) ? 0 : left;
 }
 
 /*
@@ -77,7 +78,8 @@ static __always_inline bool claim_beside(const struct task_ctx *tctx, u32 group,
 					 u64 company_below_ns, u64 now)
 {
 	/* A core of one thread has no sibling; the kernel ejects who asks for such a CPU. */
-	return group_of_cpu(cpu) == group && company_ns(tctx, cpu, now) < company_below_ns &&
+	return group_of_cpu(cpu) == group && !is_busy_in(group, cpu) &&
+	       company_ns(tctx, cpu, now) < company_below_ns &&
 	       scx_bpf_test_and_clear_cpu_idle(cpu);
 }
 

@@ -292,17 +292,19 @@ void BPF_STRUCT_OPS(joule_dispatch, s32 cpu, struct task_struct *prev)
 	if (kicked)
 		cctx->kicked = 0;
 	if (runnable) {
+		u64 now = scx_bpf_now();
+
 		tctx = task_ctx_of(prev);
-		may_stay = tctx && !tctx->takes_cpu &&
-			   upgrade_for(prev, tctx, scx_bpf_now()) == JOULE_NO_GROUP;
+		may_stay =
+			tctx && !tctx->takes_cpu && upgrade_for(prev, tctx, now) == JOULE_NO_GROUP;
 		if (may_stay)
-			charge(prev, tctx, scx_bpf_now());
+			charge(prev, tctx, now);
 	}
 	if (may_stay && goes_first(tctx, cpu, group)) {
 		go_on(prev, tctx, group, tctx->vtime);
 		return;
 	}
-	if (take_own(cpu, group) || take_other(group, scx_bpf_now()))
+	if (take_own(cpu, group) || take_other(group))
 		return;
 	/* Nobody waits. What it did not get in time was of no use to it: no debts. */
 	if (may_stay)
@@ -508,6 +510,9 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(joule_init)
 	s32 err;
 	u32 i;
 
+	err = prepare_table(JOULE_STATIC_SLOT, table_generation(JOULE_STATIC_SLOT));
+	if (err)
+		return err;
 	bpf_for (i, 0, topology.nr_groups) {
 		err = create_group_mask(i);
 		if (!err)
@@ -525,7 +530,7 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(joule_init)
 		if (cctx)
 			note_clock(cctx, i, scx_bpf_now());
 	}
-	return prepare_table(JOULE_STATIC_SLOT, table_generation(JOULE_STATIC_SLOT));
+	return 0;
 }
 
 /* Run by the control loop: makes the table in a slot current. */

@@ -146,16 +146,18 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 			struct survey *survey)
 {
 	const struct cpumask *cpus = cpus_of_group(group);
-	u64 running = 0, by_prior = 0, waking;
-	bool stays, fitting;
+	u64 running = 0, by_prior = 0, waking = 0;
+	bool stays, fitting, priced;
 
 	if (!survey || !cpus || !may_use(p, group))
 		return 0;
 	stays = group == survey->demand.group;
 	fitting = fits(&survey->demand, group);
-	if (fitting)
+	/* One that is asked alone needs no price where nobody waits by choice. */
+	priced = fitting && (survey->asked & (survey->asked - 1) || !starts_slowly(group));
+	if (priced)
 		running = running_uw(group, survey->slot, &survey->demand);
-	if (fitting && survey->compare)
+	if (priced && survey->compare)
 		by_prior = running_uw(group, JOULE_STATIC_SLOT, &survey->demand);
 	if (stays) {
 		u32 hysteresis_pct = settings.hysteresis_pct;
@@ -172,7 +174,8 @@ __weak int survey_group(struct task_struct *p __arg_trusted,
 		return 0;
 	if (group == survey->waker_group)
 		survey->waker_room = true;
-	waking = waking_uw(group, survey->slot, &survey->demand);
+	if (priced)
+		waking = waking_uw(group, survey->slot, &survey->demand);
 	consider(&survey->idle, group, fitting, running + waking);
 	if (survey->compare)
 		consider(&survey->idle_by_prior, group, fitting, by_prior + waking);

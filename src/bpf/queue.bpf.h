@@ -487,7 +487,7 @@ static bool goes_first(const struct task_ctx *tctx, s32 cpu, u32 group)
 
 /* Takes work from the queue of another group, the nearest one first, of those alike the next
  * bigger. */
-static bool take_other(u32 group, u64 now)
+static bool take_other(u32 group)
 {
 	u64 waiting = READ_ONCE(waiting_groups) & ~group_bit(group), next;
 	u32 other;
@@ -495,7 +495,7 @@ static bool take_other(u32 group, u64 now)
 	for (; waiting && can_loop; waiting &= ~next) {
 		next = nearest_group(waiting, group);
 		other = lowest_bit(next);
-		if (!is_patient(other, now) && scx_bpf_dsq_move_to_local(other, 0)) {
+		if (!is_patient(other, scx_bpf_now()) && scx_bpf_dsq_move_to_local(other, 0)) {
 			count(JOULE_STOLEN);
 			return true;
 		}
