@@ -10,11 +10,9 @@ use std::path::{Path, PathBuf};
 fn main() -> anyhow::Result<()> {
     let root = env::var("CARGO_MANIFEST_DIR")?;
     let out = env::var("OUT_DIR")?;
-    let mut builder = scx_cargo::BpfBuilder::new()?;
-    builder
+    scx_cargo::BpfBuilder::new()?
         .add_cflag(&format!("-ffile-prefix-map={root}=."))
-        .add_cflag(&format!("-ffile-prefix-map={out}=."));
-    builder
+        .add_cflag(&format!("-ffile-prefix-map={out}=."))
         .enable_intf("src/bpf/intf.h", "bpf_intf.rs")
         .enable_skel("src/bpf/main.bpf.c", "bpf")
         .build()?;

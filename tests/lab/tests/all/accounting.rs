@@ -402,11 +402,10 @@ fn of_many_who_wake_at_once_each_finds_an_idle_cpu_whatever_caches_there_are() {
     let guest = guest.file(workload("called"), "/lab/called.json");
     let results = succeed(&guest.sockets(8).script(
         ". /lab/shell.sh
-        counters() { say $1 joule-hand counters; }
         start
-        counters start
+        say start joule-hand counters
         joule-load run /lab/called.json > /dev/null || fail joule-load
-        counters end
+        say end joule-hand counters
         lasted",
     ))
     .results;
